@@ -1,0 +1,70 @@
+"""What every engine offers the training loop."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from membound.programs import adapters, models
+from membound.programs.world import World
+from membound.spec.job import Job
+
+Category = Literal["weights", "gradients", "optimizer", "communication"]
+
+
+class Engine(abc.ABC):
+    """A model ready to train. `forward`, `backward` once per micro-step, `step` once per optimizer step."""
+
+    model: nn.Module
+
+    @abc.abstractmethod
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The scalar loss of one micro-batch."""
+
+    @abc.abstractmethod
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """Accumulate the gradients of `loss`; `last` says that the optimizer steps next."""
+
+    @abc.abstractmethod
+    def step(self) -> None:
+        """Clip, update the weights, clear the gradients."""
+
+    @abc.abstractmethod
+    def tensors(self, category: Category) -> Iterable[torch.Tensor]:
+        """The tensors that hold `category` right now."""
+
+
+def load_model(job: Job, config: dict[str, Any], world: World) -> nn.Module:
+    """The model with its adapters and recomputation on `world.device`: built on the host, quantised if asked, moved."""
+    model = models.build(job, config, world)
+    if job.recipe.method == "qlora":
+        model = adapters.quantise(model, job.recipe, world.device)
+    model = model.to(world.device)
+    return with_adapters(model, job)
+
+
+def with_adapters(model: nn.Module, job: Job) -> nn.Module:
+    """Adapters and recomputation, in the order in which PEFT's guides apply them."""
+    if job.recipe.trains_adapters:
+        model = adapters.add_adapters(model, job)
+    models.recompute(model, job.recipe)
+    return model
+
+
+def autocast(job: Job, device: torch.device) -> AbstractContextManager[None]:
+    """The autocast of mixed precision; nothing otherwise. DeepSpeed and FSDP2 cast by themselves and do not come here."""
+    if job.recipe.precision == "bf16-mixed":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    if job.recipe.precision == "fp16-mixed":
+        return torch.autocast(device.type, dtype=torch.float16)
+    return nullcontext()
+
+
+def optimizer_states(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Every tensor that `optimizer` keeps between steps."""
+    return [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]

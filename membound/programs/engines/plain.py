@@ -1,0 +1,73 @@
+"""No engine: PyTorch alone, one process, as the Hugging Face Trainer runs on one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from membound.programs import optimizers
+from membound.programs.engines.base import Category, Engine, autocast, load_model, optimizer_states
+from membound.programs.world import World
+from membound.spec.job import Job
+
+
+class Plain(Engine):
+    """Forward under autocast, loss over the accumulation count, clip, step."""
+
+    def __init__(self, job: Job, config: dict[str, Any], world: World) -> None:
+        with world.watcher.phase("load"):
+            self.model = load_model(job, config, world)
+        with world.watcher.phase("prepare"):
+            self.module = self.wrap(self.model, world)
+            self.optimizer = optimizers.make(self.module.parameters(), job.recipe)
+            self.scaler = torch.amp.GradScaler(world.device.type) if job.recipe.precision == "fp16-mixed" else None
+        self._job, self._device = job, world.device
+
+    def wrap(self, model: nn.Module, world: World) -> nn.Module:
+        """The module whose forward is called."""
+        return model
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        with autocast(self._job, self._device):
+            return cast(torch.Tensor, self.module(**batch).loss)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        loss = loss / self._job.recipe.accumulation if self._job.recipe.accumulation > 1 else loss
+        (self.scaler.scale(loss) if self.scaler else loss).backward()
+
+    def step(self) -> None:
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        if self._job.recipe.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_([p for p in self.module.parameters() if p.requires_grad], self._job.recipe.max_grad_norm)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def tensors(self, category: Category) -> Iterable[torch.Tensor]:
+        match category:
+            case "weights":
+                return [*self.module.parameters(), *self.module.buffers(), *quantised_states(self.module)]
+            case "gradients":
+                return [p.grad for p in self.module.parameters() if p.grad is not None]
+            case "optimizer":
+                return optimizer_states(self.optimizer)
+            case "communication":
+                return []
+
+
+def quantised_states(module: nn.Module) -> list[torch.Tensor]:
+    """The scales and codes that stand beside 4-bit weights."""
+    found: list[torch.Tensor] = []
+    for parameter in module.parameters():
+        state = vars(parameter).get("quant_state")
+        while state is not None:
+            found += [t for t in (state.absmax, state.code, state.offset) if isinstance(t, torch.Tensor)]
+            state = state.state2
+    return found
