@@ -1,0 +1,74 @@
+"""Runs a memory program through the caching allocator and notes what it holds after each event.
+
+Deferred frees: PyTorch looks at each allocation which streams' events have passed. A program replayed without time cannot know, so an event
+counts as passed once the host has waited for its stream, or another stream for an event that was recorded after it. Real streams may be later
+than that (more is held) where the host runs ahead, or earlier (less is held) where it does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from membound.replay.allocator_blocks import Block
+from membound.replay.caching_allocator import CachingAllocator, OutOfMemory
+from membound.replay.memory_program import ALLOC, EMPTY, FREE, RECORD, SYNC, USE, WAIT, MemoryProgram
+
+
+@dataclass
+class Walk:
+    """An allocator on its way through a program: call `go` for each part of it."""
+
+    allocator: CachingAllocator
+    sizes: list[int] = field(default_factory=list)
+    """Bytes that each event adds (alloc) or takes away (free, negative)."""
+    reserved: list[int] = field(default_factory=list)
+    """Bytes held of the device after each event."""
+    failure: OutOfMemory | None = None
+    """Why the walk ended early; the event at which it did is the one after the last noted."""
+    _live: dict[int, Block] = field(default_factory=dict)
+    _recorded: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def go(self, part: MemoryProgram) -> None:
+        """Run `part`; stops at the first allocation for which there is no memory."""
+        allocator, live, sizes, reserved = self.allocator, self._live, self.sizes, self.reserved
+        nbytes = part.nbytes.tolist()
+        events = zip(part.action.tolist(), part.target.tolist(), part.stream.tolist(), strict=True)
+        for action, target, stream in events:
+            if action == ALLOC:
+                try:
+                    block = live[target] = allocator.malloc(nbytes[target], stream)
+                except OutOfMemory as failure:
+                    self.failure = failure
+                    return
+                sizes.append(block.size)
+            elif action == FREE:
+                block = live.pop(target)
+                sizes.append(-block.size)
+                allocator.free(block, len(sizes))
+            else:
+                self._other(action, target, stream)
+                sizes.append(0)
+            reserved.append(allocator.reserved)
+
+    def _other(self, action: int, target: int, stream: int) -> None:
+        if action == USE:
+            # A stream may be noted for memory that is gone already; PyTorch ignores that too.
+            if target in self._live:
+                self.allocator.record_stream(self._live[target], stream)
+        elif action == RECORD:
+            self._recorded[target] = (stream, len(self.sizes))
+        elif action == WAIT:
+            if target in self._recorded:
+                recorded_on, when = self._recorded[target]
+                self.allocator.synchronise(recorded_on, when)
+        elif action == SYNC:
+            self.allocator.synchronise(target if target >= 0 else None)
+        elif action == EMPTY:
+            self.allocator.empty_cache()
+
+    def columns(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """`sizes` and `reserved` as arrays, B."""
+        return np.array(self.sizes, np.int64), np.array(self.reserved, np.int64)

@@ -1,0 +1,17 @@
+"""A Trace on a Machine: what memory it takes, on the GPU and on the host, and whether that fits."""
+
+from __future__ import annotations
+
+from membound.replay.allocator_settings import AllocatorSettings
+from membound.replay.gpu_memory import gpu_memory
+from membound.replay.host_memory import host_memory
+from membound.replay.result import Memory
+from membound.spec.machine import Machine
+from membound.trace.schema import Trace
+
+_DEFAULTS = AllocatorSettings()
+
+
+def replay(trace: Trace, machine: Machine, settings: AllocatorSettings = _DEFAULTS) -> Memory:
+    """Memory of `trace` on `machine`, under PyTorch's allocators with `settings`."""
+    return Memory(gpu_memory(trace, machine, settings), host_memory(trace, machine, settings))
