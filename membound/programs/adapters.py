@@ -18,6 +18,7 @@ def quantise(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Modul
     """
     from transformers import BitsAndBytesConfig
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.pytorch_utils import Conv1D
 
     bnb = _bitsandbytes()
     config = BitsAndBytesConfig(
@@ -28,8 +29,10 @@ def quantise(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Modul
         # Sharding engines flatten parameters, which must then have a floating type (PEFT's FSDP and ZeRO-3 guides).
         bnb_4bit_quant_storage=torch.bfloat16 if recipe.engine in {"fsdp", "deepspeed"} else torch.uint8,
     )
-    dense = {name: module.weight.data for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    biases = {name: module.bias for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    # GPT-2's Conv1D is a linear layer whose weight is transposed: Transformers turns it round when it quantises.
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    dense = {name: module.weight.data.T if isinstance(module, Conv1D) else module.weight.data for name, module in linear.items()}
+    biases = {name: module.bias for name, module in linear.items()}
     model = cast(nn.Module, replace_with_bnb_linear(model, _kept_dense(model), config) or model)
     for name, module in model.named_modules():
         if isinstance(module, bnb.nn.Linear4bit) and name in dense:
@@ -58,7 +61,8 @@ def add_adapters(model: nn.Module, job: Job) -> nn.Module:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     recipe = job.recipe
-    if recipe.method == "qlora":
+    # A study may ask for what others do instead, which leave all that is not quantised in 16 bits (see `losses`).
+    if recipe.method == "qlora" and cast(Any, model).config.to_dict().get("membound", {}).get("upcast", True):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=recipe.lora.rank,
@@ -70,7 +74,26 @@ def add_adapters(model: nn.Module, job: Job) -> nn.Module:
     try:
         return cast(nn.Module, get_peft_model(model, config, autocast_adapter_dtype=_fp32_adapters(recipe)))
     except ValueError as error:
-        raise InputError("recipe.lora.targets", recipe.lora.targets, f"{str(error).split('.')[0]} of {job.model}") from None
+        cure = f"PEFT: {str(error).partition('. ')[0][:200]}; linear layers of {job.model}: {', '.join(linear_layers(model))}; or write all-linear"
+        raise InputError("recipe.lora.targets", recipe.lora.targets, cure) from None
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """Last names of the linear layers that may get an adapter, in the model's order; the head is none of them."""
+    from transformers.pytorch_utils import Conv1D
+
+    head = cast(Any, model).get_output_embeddings()
+    found = [path for path, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    return list(dict.fromkeys(path.rpartition(".")[2] for path in found))
+
+
+def trained_state(model: nn.Module, recipe: Recipe) -> dict[str, torch.Tensor]:
+    """The weights that a recipe saves: all of them, or the adapters alone."""
+    if not recipe.trains_adapters:
+        return model.state_dict()
+    from peft import get_peft_model_state_dict
+
+    return cast(dict[str, torch.Tensor], get_peft_model_state_dict(model, save_embedding_layers=False))
 
 
 def _fp32_adapters(recipe: Recipe) -> bool:

@@ -41,6 +41,9 @@ class CausalLM:
             if scheduler is not None:
                 scheduler.step()
             world.watcher.step_done(step)
+        if world.saves:
+            with world.watcher.phase("save"):
+                engine.trained_state()
         return engine
 
     def _step(self, engine: Engine, world: World, step: int, batches: Batches) -> None:

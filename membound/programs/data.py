@@ -39,7 +39,7 @@ class Row:
 
 
 class Rows:
-    """An endless supply of micro-batches for one rank. `batch(i)` is the i-th: input_ids, labels [B, T] and, if rows differ, attention_mask [B, T]."""
+    """An endless supply of micro-batches for one rank. `batch(i)` is the i-th: input_ids, labels and, if rows differ, attention_mask [B, T]."""
 
     def __init__(self, data: Data, micro_batch: int, vocabulary: int, rank: int = 0, size: int = 1) -> None:
         self.micro_batch = micro_batch

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from membound.errors import InputError
+from membound.programs import losses
 from membound.programs.world import World
 from membound.spec.job import Job, Recipe
 
-_ATTENTION = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}
+# None is Transformers' own choice: sdpa, or eager for a model that cannot use it (BLOOM, GPT-J, Gemma 2, ...).
+_ATTENTION = {"sdpa": None, "eager": "eager", "flash": "flash_attention_2"}
 
 
 def configuration(job: Job, config: dict[str, Any]) -> Any:
@@ -56,6 +58,7 @@ def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
         except (ImportError, ValueError) as error:
             raise InputError("recipe.attention", job.recipe.attention, _first_line(error)) from None
     model.tie_weights()
+    losses.apply(model, config.get("membound", {}))
     return cast(nn.Module, model.train())
 
 

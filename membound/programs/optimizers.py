@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -63,7 +64,12 @@ _MAKERS = {
 
 
 def warm_up_cosine(optimizer: Optimizer, steps: int, warm_up: float = 0.03) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up over the first 3 % of `steps`, then a cosine to zero: the Stanford recipe's schedule."""
-    from transformers import get_cosine_schedule_with_warmup
+    """Linear warm-up over the first 3 % of `steps`, then a cosine to zero: the Stanford recipe's schedule, as Transformers defines it."""
+    first = int(steps * warm_up)
 
-    return cast(torch.optim.lr_scheduler.LambdaLR, get_cosine_schedule_with_warmup(optimizer, int(steps * warm_up), steps))
+    def factor(step: int) -> float:
+        if step < first:
+            return step / max(1, first)
+        return 0.5 * (1.0 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)

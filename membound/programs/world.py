@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-Phase = Literal["load", "prepare", "data", "forward", "backward", "optimizer"]
+Phase = Literal["load", "prepare", "data", "forward", "backward", "optimizer", "save"]
 
 
 class Watcher(Protocol):
@@ -63,4 +63,6 @@ class World:
     """Ranks on one node."""
     weights: Literal["random", "empty"] = "random"
     """`empty` skips the initialisation of values that nobody will look at."""
+    saves: bool = False
+    """Whether to end as recipes do: rank 0 gathers the trained weights on the host. Nothing is written to disk."""
     watcher: Watcher = field(default_factory=Unwatched)

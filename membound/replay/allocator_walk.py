@@ -1,12 +1,14 @@
 """Runs a memory program through the caching allocator and notes what it holds after each event.
 
 Deferred frees: PyTorch looks at each allocation which streams' events have passed. A program replayed without time cannot know, so an event
-counts as passed once the host has waited for its stream, or another stream for an event that was recorded after it. Real streams may be later
-than that (more is held) where the host runs ahead, or earlier (less is held) where it does not.
+counts as passed once the host has waited for its stream, or another stream for an event that was recorded after it, or once so much has been
+launched since that the driver would have made the host wait. Real streams may be later than the first two say (more is held) where the host
+runs ahead, or earlier than the last (less is held) where it does not.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +18,18 @@ from membound.replay.allocator_blocks import Block
 from membound.replay.caching_allocator import CachingAllocator, OutOfMemory
 from membound.replay.memory_program import ALLOC, EMPTY, FREE, RECORD, SYNC, USE, WAIT, MemoryProgram
 
+# Launches that the driver queues before it makes the host wait: 1,024, as NVIDIA's developers state (forums.developer.nvidia.com, "CUDA kernel
+# launch queue depth"); it is not documented and may differ among drivers.
+QUEUE = 1024
+
 
 @dataclass
 class Walk:
     """An allocator on its way through a program: call `go` for each part of it."""
 
     allocator: CachingAllocator
+    launched: npt.NDArray[np.int64]
+    """Launches up to each instruction of the Trace."""
     sizes: list[int] = field(default_factory=list)
     """Bytes that each event adds (alloc) or takes away (free, negative)."""
     reserved: list[int] = field(default_factory=list)
@@ -30,14 +38,20 @@ class Walk:
     """Why the walk ended early; the event at which it did is the one after the last noted."""
     _live: dict[int, Block] = field(default_factory=dict)
     _recorded: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _queue: deque[tuple[int, int]] = field(default_factory=deque)
+    _launches: int = 0
+    _row: int = 0
 
     def go(self, part: MemoryProgram) -> None:
         """Run `part`; stops at the first allocation for which there is no memory."""
         allocator, live, sizes, reserved = self.allocator, self._live, self.sizes, self.reserved
         nbytes = part.nbytes.tolist()
-        events = zip(part.action.tolist(), part.target.tolist(), part.stream.tolist(), strict=True)
-        for action, target, stream in events:
+        deferring = bool(np.isin(part.action, USE).any())
+        events = zip(part.action.tolist(), part.row.tolist(), part.target.tolist(), part.stream.tolist(), strict=True)
+        for action, row, target, stream in events:
             if action == ALLOC:
+                if deferring:
+                    self._pass_what_must_have(row)
                 try:
                     block = live[target] = allocator.malloc(nbytes[target], stream)
                 except OutOfMemory as failure:
@@ -52,6 +66,18 @@ class Walk:
                 self._other(action, target, stream)
                 sizes.append(0)
             reserved.append(allocator.reserved)
+
+    def _pass_what_must_have(self, row: int) -> None:
+        """Let through what was freed a whole queue of launches ago."""
+        counted = self.launched
+        self._launches += int(counted[row] - counted[self._row]) if row >= self._row else 0  # a new turn of a cycle begins
+        self._row = row
+        self._queue.append((self._launches, len(self.sizes)))
+        passed = 0
+        while self._queue[0][0] <= self._launches - QUEUE:
+            passed = self._queue.popleft()[1]
+        if passed:
+            self.allocator.synchronise(None, passed)
 
     def _other(self, action: int, target: int, stream: int) -> None:
         if action == USE:

@@ -14,7 +14,7 @@ from membound.replay.memory_program import Column, Flags, MemoryProgram, again, 
 from membound.replay.outside import Outside, outside
 from membound.replay.result import Curve, GpuMemory
 from membound.spec.machine import Machine
-from membound.trace.schema import CATEGORIES, Trace
+from membound.trace.schema import CATEGORIES, KIND, Trace
 from membound.units import show
 
 # Turns of a cycle that are replayed beyond the captured one: in the first the allocator meets its own leftovers, in the second it has settled.
@@ -30,6 +30,8 @@ class _Script:
     turns: MemoryProgram | None
     last_step: int
     """First event of the last step."""
+    launched: Column
+    """Launches up to each instruction."""
 
     def row(self, event: int) -> int:
         """Instruction of `event`, counted through the program and the turns after it."""
@@ -61,11 +63,16 @@ def _script(trace: Trace, machine: Machine) -> _Script:
     last_step = whole.until(step_begins(trace))
     whole, captured = with_middle_repeated(whole, trace, min(trace.header.repeat - 1, _TURNS))
     turns = again(whole, last_step, len(whole), _TURNS) if trace.header.steps > 0 else None
-    return _Script(whole, captured, turns[0] if turns is not None else None, last_step)
+    return _Script(whole, captured, turns[0] if turns is not None else None, last_step, _launched(trace))
+
+
+def _launched(trace: Trace) -> Column:
+    kinds = [KIND[name] for name in ("kernel", "copy_h2d", "copy_d2h", "collective")]
+    return np.cumsum(np.isin(trace.instructions["kind"], kinds)).astype(np.int64)
 
 
 def _walk(script: _Script, allocator: CachingAllocator) -> Walk:
-    walk = Walk(allocator)
+    walk = Walk(allocator, script.launched)
     walk.go(script.whole)
     if walk.failure is None and script.turns is not None:
         walk.go(script.turns)

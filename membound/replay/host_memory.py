@@ -24,6 +24,8 @@ from membound.units import show
 
 Column = npt.NDArray[np.int64]
 
+SAVED = "saving (pageable)"
+
 
 @dataclass(frozen=True)
 class _Curves:
@@ -37,23 +39,30 @@ class _Curves:
     """Of pinned blocks in use."""
     reserved: Column
     """Of pinned blocks, cached ones too."""
+    alone: Column
+    """Of `pageable`, what rank 0 alone holds: the state that it gathers to save."""
+
+    def node(self, ranks: int) -> Column:
+        """What `ranks` ranks hold together."""
+        return (self.pageable - self.alone + self.reserved) * ranks + self.alone
 
 
 def host_memory(trace: Trace, machine: Machine, settings: AllocatorSettings) -> HostMemory:
     """Replay the host's part of `trace`, for all ranks of one of `machine`'s nodes."""
     curves = _curves(trace, settings)
     ranks = ranks_on_node(trace, machine)
-    held = curves.pageable + curves.reserved
+    held = curves.node(ranks)
     peak = int(np.argmax(held)) if len(held) else -1
     base = host_base(ranks).nominal
-    by_category = {name: nbytes * ranks for name, nbytes in _by_category(trace, curves, peak).items()} | {"system and processes": base}
-    used = int(held.max(initial=0)) * ranks + base
+    each = _by_category(trace, curves, peak)
+    by_category = {name: nbytes * (1 if name == SAVED else ranks) for name, nbytes in each.items()} | {"system and processes": base}
+    used = int(held.max(initial=0)) + base
     pinned = int(np.argmax(curves.reserved)) if len(held) else -1
     capacity = int(machine.host.capacity)
     return HostMemory(
         used_peak=used,
         pinned_peak=int(curves.reserved.max(initial=0)) * ranks,
-        pageable_peak=int(curves.pageable.max(initial=0)) * ranks,
+        pageable_peak=int(((curves.pageable - curves.alone) * ranks + curves.alone).max(initial=0)),
         base=base,
         capacity=capacity,
         fits=used <= capacity,
@@ -76,7 +85,8 @@ def _curves(trace: Trace, settings: AllocatorSettings) -> _Curves:
     # Between pinned events the pinned memory stays as the last of them left it.
     latest = np.maximum.accumulate(np.where(pinned, np.arange(1, len(events) + 1), 0))
     requested, used, reserved = held[latest].T
-    return _Curves(events, np.cumsum(np.where(pinned, 0, gained)), requested, used, reserved)
+    alone = np.where(_saved(trace)[target] & ~pinned, gained, 0)
+    return _Curves(events, np.cumsum(np.where(pinned, 0, gained)), requested, used, reserved, np.cumsum(alone))
 
 
 def _pinned(targets: Column, gained: Column, settings: AllocatorSettings) -> Column:
@@ -102,10 +112,11 @@ def _by_category(trace: Trace, curves: _Curves, peak: int) -> dict[str, int]:
     target = rows["target"][events]
     gained = np.where(rows["kind"][events] == KIND["alloc"], 1, -1) * storages["nbytes"][target]
     category = np.where(_loaded(trace)[target], len(CATEGORIES), storages["category"][target])
+    category = np.where(_saved(trace)[target], len(CATEGORIES) + 1, category)
     found: dict[str, int] = {}
     for place, kind in (("host", "pageable"), ("pinned", "pinned")):
         here = storages["place"][target] == PLACE[place]
-        for code, name in enumerate((*CATEGORIES, "loading")):
+        for code, name in enumerate((*CATEGORIES, "loading", "saving")):
             nbytes = int(gained[here & (category == code)].sum())
             if nbytes:
                 found[f"{name} ({kind})"] = nbytes
@@ -118,6 +129,13 @@ def _loaded(trace: Trace) -> npt.NDArray[np.bool_]:
     births, _ = lifetimes(trace)
     early = np.isin(trace.instructions["phase"][births], [PHASE["load"], PHASE["prepare"]])
     result: npt.NDArray[np.bool_] = early & (trace.storages["category"] == CATEGORY["temporaries"])
+    return result
+
+
+def _saved(trace: Trace) -> npt.NDArray[np.bool_]:
+    """The storages of the state that is gathered to be saved, on rank 0 alone."""
+    births, _ = lifetimes(trace)
+    result: npt.NDArray[np.bool_] = trace.instructions["phase"][births] == PHASE["save"]
     return result
 
 

@@ -40,7 +40,7 @@ PLACE: Final = {name: code for code, name in enumerate(PLACES)}
 CATEGORIES: Final = ("weights", "gradients", "optimizer", "activations", "logits", "communication", "temporaries", "workspace")
 CATEGORY: Final = {name: code for code, name in enumerate(CATEGORIES)}
 
-PHASES: Final = ("load", "prepare", "data", "forward", "backward", "optimizer", "other")
+PHASES: Final = ("load", "prepare", "data", "forward", "backward", "optimizer", "other", "save")
 PHASE: Final = {name: code for code, name in enumerate(PHASES)}
 
 # Column -> numpy type. Codes index the tuples above or the header's string tables.

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from membound.programs import adapters, models
+from membound.programs import adapters, kernels, models
 from membound.programs.world import World
 from membound.spec.job import Job
 
@@ -38,6 +38,15 @@ class Engine(abc.ABC):
     def tensors(self, category: Category) -> Iterable[torch.Tensor]:
         """The tensors that hold `category` right now."""
 
+    @abc.abstractmethod
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """What rank 0 would save: the trained weights, whole, on the host. Called on every rank; empty on the others where the engine says so."""
+
+
+def on_host(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every tensor of `state` on the host."""
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
+
 
 def load_model(job: Job, config: dict[str, Any], world: World) -> nn.Module:
     """The model with its adapters and recomputation on `world.device`: built on the host, quantised if asked, moved."""
@@ -49,9 +58,10 @@ def load_model(job: Job, config: dict[str, Any], world: World) -> nn.Module:
 
 
 def with_adapters(model: nn.Module, job: Job) -> nn.Module:
-    """Adapters and recomputation, in the order in which PEFT's guides apply them."""
+    """Adapters, kernels and recomputation, in the order in which PEFT's guides and the Hugging Face Trainer apply them."""
     if job.recipe.trains_adapters:
         model = adapters.add_adapters(model, job)
+    kernels.choose(model, job.recipe)
     models.recompute(model, job.recipe)
     return model
 

@@ -12,7 +12,7 @@ from torch import nn
 from membound.errors import InputError, MissingPackageError
 from membound.programs import adapters, models, optimizers
 from membound.programs.engines import deepspeed_config
-from membound.programs.engines.base import Category, Engine, with_adapters
+from membound.programs.engines.base import Category, Engine, on_host, with_adapters
 from membound.programs.engines.plain import quantised_states
 from membound.programs.world import World
 from membound.spec.job import Job, Recipe
@@ -62,6 +62,7 @@ class DeepSpeed(Engine):
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             self.engine = deepspeed.initialize(model=model, optimizer=own, model_parameters=trained, config=settings, dist_init_required=False)[0]
         self.model = cast(nn.Module, self.engine.module)
+        self._job = job
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         return cast(torch.Tensor, self.engine(**batch).loss)
@@ -73,6 +74,14 @@ class DeepSpeed(Engine):
 
     def step(self) -> None:
         self.engine.step()
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        if self.engine.zero_optimization_partition_weights() and not self._job.recipe.trains_adapters:
+            if not self.engine.zero_gather_16bit_weights_on_model_save():
+                return {}  # each rank saves its own part, from where it lies
+            # What accelerate's get_state_dict calls; DeepSpeed has no public name for it.
+            return cast(dict[str, torch.Tensor], self.engine._zero3_consolidated_16bit_state_dict() or {})
+        return on_host(adapters.trained_state(self.model, self._job.recipe))
 
     def tensors(self, category: Category) -> Iterable[torch.Tensor]:
         held = vars(self.engine.optimizer)
@@ -139,11 +148,11 @@ def _refusals(recipe: Recipe) -> Iterator[None]:
 
 def _refuse_impossible(recipe: Recipe, settings: dict[str, Any]) -> None:
     """What DeepSpeed or Transformers would refuse later and less clearly, or get wrong in silence."""
-    zero = settings.get("zero_optimization", {})
-    offloads = {name: (zero.get(name) or {}).get("device", "none") for name in ("offload_optimizer", "offload_param")}
-    if recipe.method == "qlora" and offloads["offload_param"] != "none":
+    zero = deepspeed_config.section(settings, "zero_optimization")
+    place = deepspeed_config.section(zero, "offload_param").get("device", "none")
+    if recipe.method == "qlora" and place != "none":
         cure = "DeepSpeed cannot offload NF4 weights: offload the optimizer only, or use lora"
-        raise InputError("recipe.deepspeed_config", {"offload_param": offloads["offload_param"]}, cure)
+        raise InputError("recipe.deepspeed_config", {"offload_param": place}, cure)
     if recipe.precision == "bf16" and not deepspeed_config.stage(settings):
         raise InputError("recipe.precision", "bf16", "DeepSpeed keeps fp32 master weights without ZeRO: write bf16-mixed, or zero_stage 1 to 3")
     eight_bit = recipe.optimizer in {"adamw-8bit", "paged-adamw-8bit"}

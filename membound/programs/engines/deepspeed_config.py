@@ -14,7 +14,14 @@ _MAX_LIVE = 1_000_000_000
 _NVME_IN_CPU = 1_000_000_000
 _NVME_AIO = {"block_size": 262144, "queue_depth": 32, "intra_op_parallelism": 1, "single_submit": False, "overlap_events": True}
 
-_SECTIONS = {"bf16": "bf16: {enabled: true}", "fp16": "fp16: {enabled: true}", "fp32": "neither bf16 nor fp16 enabled"}
+# DeepSpeed's words for keeping no fp32 copy of anything (0.18 and later).
+_NO_MASTERS, _NO_STATES = "bf16_master_weights_and_grads", "bf16_optimizer_states"
+_SECTIONS = {
+    "bf16": f"bf16: {{enabled: true, {_NO_MASTERS}: true, {_NO_STATES}: true}}",
+    "bf16-mixed": "bf16: {enabled: true}",
+    "fp16": "fp16: {enabled: true}",
+    "fp32": "neither bf16 nor fp16 enabled",
+}
 
 
 def settings(job: Job, model: dict[str, Any]) -> dict[str, Any]:
@@ -45,21 +52,34 @@ def check(job: Job) -> None:
         "train_batch_size": job.recipe.micro_batch * job.recipe.accumulation * job.gpus,
     }
     for name, value in wanted.items():
-        if config.get(name, "auto") not in {"auto", value}:
+        if config.get(name, "auto") not in ("auto", value):
             raise InputError(f"deepspeed_config.{name}", config[name], f"the Job says {value}: write the same, or auto")
 
 
 def _check_precision(job: Job, config: dict[str, Any]) -> None:
-    enabled = next((name for name in ("bf16", "fp16") if (config.get(name) or {}).get("enabled")), "fp32")
-    wanted = {"bf16": "bf16", "bf16-mixed": "bf16", "fp16-mixed": "fp16", "fp32": "fp32"}[job.recipe.precision]
+    enabled = next((name for name in ("bf16", "fp16") if section(config, name).get("enabled")), "fp32")
+    if enabled == "bf16" and not section(config, "bf16").get(_NO_MASTERS):
+        enabled = "bf16-mixed"
+    wanted = "fp16" if job.recipe.precision == "fp16-mixed" else job.recipe.precision
     if enabled != wanted:
         cure = f"the Job's precision is {job.recipe.precision}, which needs {_SECTIONS[wanted]}"
         raise InputError("recipe.deepspeed_config", f"trains in {enabled}", cure)
 
 
+def section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object that `config` holds under `name`; an absent one is empty."""
+    held = config.get(name)
+    if held is not None and not isinstance(held, dict):
+        raise InputError(f"deepspeed_config.{name}", held, "must be a JSON object")
+    return held or {}
+
+
 def stage(config: dict[str, Any]) -> int:
     """The ZeRO stage of a configuration."""
-    return int(config.get("zero_optimization", {}).get("stage", 0))
+    written = section(config, "zero_optimization").get("stage", 0)
+    if written not in (0, 1, 2, 3):
+        raise InputError("deepspeed_config.zero_optimization.stage", written, "ZeRO has the stages 0, 1, 2 and 3")
+    return int(written)
 
 
 def from_recipe(job: Job, model: dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +93,7 @@ def from_recipe(job: Job, model: dict[str, Any]) -> dict[str, Any]:
             "stage3_param_persistence_threshold": "auto",
             "stage3_max_live_parameters": _MAX_LIVE,
             "stage3_max_reuse_distance": _MAX_LIVE,
+            "stage3_gather_16bit_weights_on_model_save": True,
         }
     config: dict[str, Any] = {"zero_optimization": zero, "gradient_clipping": recipe.max_grad_norm, **_precision(job)}
     if recipe.offload.optimizer != "none":
@@ -107,8 +128,8 @@ def _hidden(model: dict[str, Any]) -> int:
 
 def _precision(job: Job) -> dict[str, Any]:
     match job.recipe.precision:
-        case "bf16":  # no fp32 copy of anything: DeepSpeed 0.18 and later
-            return {"bf16": {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}}
+        case "bf16":
+            return {"bf16": {"enabled": True, _NO_MASTERS: True, _NO_STATES: True}}
         case "bf16-mixed":
             return {"bf16": {"enabled": True}}
         case "fp16-mixed":

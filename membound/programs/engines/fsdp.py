@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from membound.errors import InputError
-from membound.programs import models, optimizers
+from membound.programs import adapters, models, optimizers
 from membound.programs.engines.base import with_adapters
 from membound.programs.engines.plain import Plain
 from membound.programs.world import World
@@ -21,9 +21,8 @@ class Fsdp(Plain):
     """As `Plain`, over a sharded model; precision is FSDP's own, not autocast."""
 
     def __init__(self, job: Job, config: dict[str, Any], world: World) -> None:
-        with world.watcher.phase("load"):
-            with torch.device("meta"):
-                self.model = with_adapters(models.build(job, config, world), job)
+        with world.watcher.phase("load"), torch.device("meta"):
+            self.model = with_adapters(models.build(job, config, world), job)
         with world.watcher.phase("prepare"):
             self.module = shard(self.model, job, world)
             materialise(self.module, job, world)
@@ -34,6 +33,18 @@ class Fsdp(Plain):
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         loss: torch.Tensor = self.module(**batch).loss
         return loss
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        # Gathered one by one, each to the host before the next: what accelerate's FSDP2 state dict does with cpu_offload.
+        state = adapters.trained_state(self.model, self._job.recipe)
+        return {name: whole(tensor).detach().cpu() for name, tensor in state.items()}
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor gathered from all ranks; any other as it is."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def shard(model: nn.Module, job: Job, world: World) -> nn.Module:

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from membound.programs import optimizers
-from membound.programs.engines.base import Category, Engine, autocast, load_model, optimizer_states
+from membound.programs import adapters, optimizers
+from membound.programs.engines.base import Category, Engine, autocast, load_model, on_host, optimizer_states
 from membound.programs.world import World
 from membound.spec.job import Job
 
@@ -49,6 +49,9 @@ class Plain(Engine):
         else:
             self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        return on_host(adapters.trained_state(self.model, self._job.recipe))
 
     def tensors(self, category: Category) -> Iterable[torch.Tensor]:
         match category:

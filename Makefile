@@ -1,0 +1,33 @@
+# `make study` repeats the main job from nothing; `make test` is all that is checked, here and elsewhere.
+PYTHON ?= python3
+# Options for pip where PyTorch is installed, such as an index with builds for the CPU, which are smaller and all that predicting needs.
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+# DeepSpeed builds itself against the PyTorch that is there, with the tools that are there.
+FIRST := torch==2.13.0 setuptools wheel py-cpuinfo ninja hatchling editables
+
+.PHONY: study test format clean
+
+study: $(VENV)/all
+	$(BIN)/membound predict examples/alpaca-7b-zero1.yaml --out build/alpaca-7b-zero1
+
+test: $(VENV)/all
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict membound
+	$(BIN)/pytest -n 2
+
+format: $(VENV)/all
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/all: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_INDEX) $(FIRST)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

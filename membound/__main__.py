@@ -1,0 +1,6 @@
+"""`python -m membound`."""
+
+from membound.cli.app import main
+
+if __name__ == "__main__":
+    main()

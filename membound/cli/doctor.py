@@ -1,0 +1,49 @@
+"""`membound doctor`: what can be predicted here."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from membound import __version__, units
+from membound.cli import output
+
+# Package, and what cannot be predicted without it.
+_PACKAGES = {
+    "torch": "anything",
+    "transformers": "anything",
+    "peft": "method lora and qlora (extra: lora)",
+    "bitsandbytes": "method qlora and 8-bit optimizers (extra: qlora)",
+    "deepspeed": "engine deepspeed (extra: deepspeed)",
+    "accelerate": "engine deepspeed (extra: deepspeed)",
+}
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
+
+
+def doctor(as_json: _Json = False) -> None:
+    """Say which packages are found, what they allow to predict, and where traces are kept."""
+    from membound.trace import cache
+
+    versions = {package: _version(package) for package in _PACKAGES}
+    kept = cache.TraceCache(cache.default_folder())
+    entries, nbytes = kept.usage()
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    if as_json:
+        held = {"folder": str(kept.folder), "entries": entries, "bytes": nbytes, "cap_bytes": int(kept.cap)}
+        output.write_json({"schema": 1, "membound": __version__, "python": python, "packages": versions, "cache": held})
+        return
+    lines = [f"membound {__version__}, Python {python}", "packages"]
+    for package, version in versions.items():
+        lines.append(f"  {package:14}{version or f'not installed: without it, no {_PACKAGES[package]}'}")
+    lines += ["traces", f"  {kept.folder}: {entries} kept, {units.show(nbytes, 'B')} of at most {units.show(kept.cap, 'B')}"]
+    output.write("\n".join(lines) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

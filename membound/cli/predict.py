@@ -1,0 +1,88 @@
+"""`membound predict`: will it fit, and what takes the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from membound import units
+from membound.cli import output
+
+if TYPE_CHECKING:
+    from membound.run.schema import Run
+    from membound.spec.jobfile import Asked
+    from membound.study.predicting import Prediction, Predictor
+
+_JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML), or - for standard input.")]
+_Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="Machine of the catalogue, in place of the job file's.")]
+_Set = Annotated[
+    list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a field: recipe.micro_batch=8, machine.gpu.hbm.clock=1593MHz.")
+]
+_Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the run, its tables and figures into this folder.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
+_Allocator = Annotated[str, typer.Option(metavar="TEXT", help="PYTORCH_ALLOC_CONF of the run, such as 'expandable_segments:True'.")]
+_NoCache = Annotated[bool, typer.Option("--no-cache", help="Capture anew; neither read nor keep traces.")]
+_NoAdvice = Annotated[bool, typer.Option("--no-advice", help="Do not look for changes that fit.")]
+_Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
+_Time = Annotated[str, typer.Option("--capture-time", metavar="TIME", help="Time that a capture may take.")]
+
+
+def predict(
+    job: _JobFile,
+    machine: _Machine = None,
+    changes: _Set = None,
+    out: _Out = None,
+    as_json: _Json = False,
+    allocator: _Allocator = "",
+    no_cache: _NoCache = False,
+    no_advice: _NoAdvice = False,
+    capture_memory: _Memory = "4 GiB",
+    capture_time: _Time = "10 min",
+) -> None:
+    """Predict the memory of a Job on a Machine, without either."""
+    from membound.ghost.capture import Limits
+    from membound.replay.allocator_settings import AllocatorSettings
+    from membound.spec import jobfile
+    from membound.study.predicting import Predictor
+
+    limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
+    settings = AllocatorSettings.parse(allocator) if allocator else AllocatorSettings()
+    asked = jobfile.read(job, changes or (), machine)
+    with output.progress() as (hear, name):
+        predictor = Predictor(settings, hear, limits, cached=not no_cache)
+        found = predictor.predict(asked.job, asked.machine)
+        run = found.run if no_advice else _with_cures(asked, found, predictor, name)
+    if out is not None:
+        _export(out, run, found)
+    _print(run, as_json, out)
+
+
+def _with_cures(asked: Asked, found: Prediction, predictor: Predictor, name: Callable[[str], None]) -> Run:
+    if found.run.fits.gpu and found.run.fits.host:
+        return found.run
+    from membound.study import plan
+
+    advice = plan.advise(asked.job, found, lambda job: predictor.predict(job, asked.machine), lambda what: name(f"does not fit; trying {what}"))
+    return plan.with_cures(found.run, advice)
+
+
+def _export(folder: Path, run: Run, found: Prediction) -> None:
+    from membound.report import export
+    from membound.run import store
+
+    store.write(run, folder)
+    export.write_all(folder, run, found.trace)
+
+
+def _print(run: Run, as_json: bool, out: Path | None) -> None:
+    if as_json:
+        output.write_json(run.document())
+        return
+    from membound.report import terminal
+
+    output.show(terminal.summary(run))
+    if out is not None:
+        output.write(f"\nwritten to {out}\n")

@@ -1,0 +1,92 @@
+"""Operators that cannot run fake: what stands in for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from membound.ghost import device
+from membound.ghost.private import device_type
+from membound.ghost.recorder import Handler, Recorder
+from membound.trace.schema import KIND, PLACE
+
+
+class Answers:
+    """What the host reads back when a Program looks at a value that the ghost does not have.
+
+    `masked`: rows of a micro-batch differ in length. `kept` is the share of a micro-batch's tokens that are no padding, `longest` the
+    tokens of its longest row: those of `programs.data.planned`. `scaled`: backward starts from another number than 1. Other answers are
+    those of a healthy run: no infinities, a gradient norm of 1.
+    """
+
+    def __init__(self, masked: bool, kept: float = 1.0, longest: int = 0, scaled: bool = False) -> None:
+        self.kept = kept
+        self.scaled = scaled
+        self._longest = longest
+        self._by_maker: dict[str, Any] = {
+            "aten.all.default": not masked,
+            "aten._amp_foreach_non_finite_check_and_unscale_.default": 0.0,
+        }
+
+    def of(self, maker: str, tensor: torch.Tensor) -> Any:
+        """The value of the one-element `tensor` that operator `maker` made."""
+        if maker in self._by_maker:
+            return self._by_maker[maker]
+        if tensor.dtype == torch.bool:
+            return False
+        if maker == "aten.max.default" and not tensor.dtype.is_floating_point:
+            return self._longest  # of the row lengths that attention without padding is given
+        return 1.0 if tensor.dtype.is_floating_point else 0
+
+
+def make(answers: Answers) -> dict[str, Handler]:
+    """The handlers by operator name."""
+
+    def item(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensor = args[0]
+        if device_type(tensor) == recorder.gpu:  # a real GPU synchronises here
+            recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
+        storage = recorder.number_of(tensor)
+        return answers.of(recorder.made_by.get(storage, "") if storage is not None else "", tensor)
+
+    def nonzero(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        tensor = args[0]  # only padding masks are looked through: what is kept of them is known
+        if device_type(tensor) == recorder.gpu:
+            recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
+        return tensor.new_empty((round(tensor.numel() * answers.kept), tensor.dim()), dtype=torch.int64)
+
+    def equal(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if device_type(args[0]) == recorder.gpu:
+            recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
+        return not answers.scaled  # Liger asks whether the loss's gradient is 1
+
+    def grouped_mm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        left, right = args[0], args[1]
+        if left.dtype == torch.bfloat16:
+            return func(*args, **kwargs)
+        # In other types CUDA multiplies group by group into one output, which fake tensors refuse
+        # (aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_fallback).
+        groups = [args[2].shape[0]] if left.dim() == right.dim() == 2 else []
+        return left.new_empty((*groups, left.shape[-2], right.shape[-1]))
+
+    def without_pinning(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
+
+    def pin(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return torch.empty_like(args[0])  # the recorder takes the operator's name for the kind of memory
+
+    def is_pinned(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        storage = recorder.number_of(args[0])
+        return storage is not None and recorder.builder.place_of(storage) == PLACE["pinned"]
+
+    factories = ("empty.memory_format", "empty_like.default", "empty_strided.default", "new_empty.default", "zeros.default", "zeros_like.default")
+    return {
+        "aten._local_scalar_dense.default": item,
+        "aten.nonzero.default": nonzero,
+        "aten.equal.default": equal,
+        "aten._grouped_mm.default": grouped_mm,
+        "aten._pin_memory.default": pin,
+        "aten.is_pinned.default": is_pinned,
+        **{f"aten.{name}": without_pinning for name in factories},
+    }

@@ -1,0 +1,175 @@
+"""Run a Program on the ghost GPU in this process and return its Trace. `capture.py` runs this in a child."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from membound.ghost import autocast, choices, device, flash_attention, handlers, private
+from membound.ghost.recorder import Recorder
+from membound.ghost.shortcut import Shortcut
+from membound.ghost.watcher import GhostWatcher
+from membound.programs import data
+from membound.programs.causal_lm import CausalLM
+from membound.programs.world import World
+from membound.spec.job import Job
+from membound.trace.schema import KIND, Trace
+
+STEPS = 2
+"""The first optimizer step, which makes the optimizer's states, and one in which they stand."""
+MICRO_STEPS = 3
+"""First, middle and last micro-step: all that differ. Accumulation beyond this repeats the middle one."""
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate")
+
+
+class _Log:
+    """Streams and events, into the recorder's builder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def recorded(self, stream: int, event: int) -> None:
+        self._recorder.builder.add(KIND["record"], 0, stream, event)
+
+    def waited(self, stream: int, event: int) -> None:
+        self._recorder.builder.add(KIND["wait"], 0, stream, event)
+
+    def synchronised(self, stream: int) -> None:
+        self._recorder.builder.add(KIND["sync"], 0, max(stream, 0), stream)
+
+    def emptied_cache(self) -> None:
+        self._recorder.builder.add(KIND["empty_cache"])
+
+
+def record(
+    job: Job,
+    config: dict[str, Any],
+    ranks_per_node: int,
+    steps: int = STEPS,
+    on_failure: Callable[[BaseException], None] | None = None,
+    on_micro_step: Callable[[int, int], None] = lambda done, total: None,
+) -> Trace:
+    """Run the Job's Program as rank 0 of `job.gpus` on the ghost and return what it launched.
+
+    To be called once per process: it replaces parts of PyTorch for good. `on_failure` hears of an operation's exception where it arises,
+    `on_micro_step` of each micro-step that begins: how many are done, of how many.
+    """
+    short = job.model_copy(update={"recipe": job.recipe.model_copy(update={"accumulation": min(job.recipe.accumulation, MICRO_STEPS)})})
+    masked = data.needs_mask(job.data, job.recipe.micro_batch)
+    recorder = Recorder(device.NAME, handlers.make(_answers(job, masked)), choices.HIDDEN)
+    recorder.on_failure = on_failure
+    _haunt(job, recorder, ranks_per_node)
+    watcher = GhostWatcher(recorder)
+    world = World(torch.device(device.NAME, 0), size=job.gpus, per_node=min(ranks_per_node, job.gpus), weights="empty", saves=True, watcher=watcher)
+
+    def batch(index: int) -> dict[str, torch.Tensor]:
+        on_micro_step(index, steps * short.recipe.accumulation)
+        return data.planned(job.data, job.recipe.micro_batch)
+
+    mode = private.fake_mode()
+    recorder.shortcut = Shortcut(mode)
+    with mode, recorder:
+        engine = CausalLM(short, config).run(world, steps, batch)
+        counted = count_parameters(engine.model)
+        recorder.where.close()
+        trace = recorder.builder.finish(
+            job=job.model_dump(mode="json"),
+            versions=versions(),
+            rank=0,
+            ranks=job.gpus,
+            ranks_per_node=world.per_node,
+            steps=steps,
+            micro_steps=short.recipe.accumulation,
+            notes=_notes(job),
+            repeat=max(job.recipe.accumulation - MICRO_STEPS, 0) + 1,
+            parameters=counted[0],
+            trained=counted[1],
+        )
+    return trace
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    """What is modelled rather than run."""
+    from membound.ghost import liger
+
+    modelled = ((job.recipe.attention == "flash", flash_attention.NOTE), (job.recipe.kernels == "liger", liger.NOTE))
+    return tuple(note for used, note in modelled if used)
+
+
+def _answers(job: Job, masked: bool) -> handlers.Answers:
+    """What holds of the micro-batch that `data.planned` makes."""
+    rows, cap = job.recipe.micro_batch, job.data.cap
+    kept = (cap + (rows - 1) * (cap // 2)) / (rows * cap) if masked else 1.0
+    scaled = job.recipe.accumulation > 1 or job.recipe.precision == "fp16-mixed"
+    return handlers.Answers(masked, kept, cap, scaled)
+
+
+def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
+    """Make the ghost a device of this process, with CUDA's choices, and its rank 0 of the Job's ranks."""
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(job.gpus), LOCAL_WORLD_SIZE=str(min(job.gpus, ranks_per_node)))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", HF_HUB_OFFLINE="1")
+    private.register_device(device.NAME, device.Backend())
+    private.replace_module_apply()
+    private.replace_record_stream(lambda tensor, stream: _in_use(recorder, tensor, stream))
+    private.replace_storage_resize(recorder.resized)
+    private.untraced_masks()
+    choices.apply()
+    if job.recipe.attention == "flash":
+        flash_attention.install()
+    if job.recipe.kernels == "liger":
+        from membound.ghost import liger
+
+        liger.install()
+    autocast.install(device.NAME)
+    device.hear(_Log(recorder), min(job.gpus, ranks_per_node))
+    if job.recipe.engine != "none":
+        private.fake_process_group(job.gpus)
+        private.real_device_meshes()
+        private.trusting_ddp()
+        private.unheard_sharding_propagation(recorder.pause)
+    if job.recipe.method == "qlora" or job.recipe.optimizer in {"adamw-8bit", "paged-adamw-8bit"}:
+        from membound.ghost import bitsandbytes_adapter
+
+        bitsandbytes_adapter.install()
+    if job.recipe.engine == "deepspeed":
+        from membound.ghost import deepspeed_adapter
+        from membound.programs.engines import deepspeed_config
+
+        deepspeed_config.check(job)  # here, where accumulation is the Job's own, not what is captured of it
+        deepspeed_adapter.install(recorder)
+
+
+def _in_use(recorder: Recorder, tensor: torch.Tensor, stream: Any) -> None:
+    number = recorder.number_of(tensor)
+    if number is not None:
+        recorder.builder.add(KIND["record_stream"], 0, stream.id, number)
+
+
+def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
+    """Parameters of `model`, all ranks together, and how many of them train."""
+    # A partitioned parameter remembers its whole size as ds_numel; a 4-bit one its shape in its quant_state.
+    sizes = [(_whole(p), p.requires_grad) for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
+
+
+def _whole(parameter: torch.nn.Parameter) -> int:
+    held = vars(parameter)
+    if held.get("quant_state") is not None:
+        return int(held["quant_state"].shape.numel())
+    return int(held.get("ds_numel", parameter.numel()))
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages under study that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,127 @@
+"""Witness a real run: the same Program on this computer's CPU, its operators and storages recorded as the ghost's are.
+
+Where PyTorch can be asked for CUDA's choice on the CPU (multi-tensor optimizers, fused dropout), it is. What remains different is
+listed in `membound.ghost.allowed`. Run as a module it answers requests, one JSON line each, on standard input.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from membound.ghost import autocast, choices, private
+from membound.ghost.recorder import Recorder
+from membound.ghost.run import MICRO_STEPS, STEPS, count_parameters, versions
+from membound.ghost.watcher import GhostWatcher
+from membound.programs import data
+from membound.programs.causal_lm import CausalLM
+from membound.programs.world import World
+from membound.spec.job import Job
+from membound.trace import store
+from membound.trace.schema import Trace
+
+DEVICE: Final = "cpu"
+_COLLECTIVES: Final = [f"c10d.{name}_.default" for name in ("allreduce", "broadcast", "_allgather_base", "_reduce_scatter_base", "reduce")]
+# What a thread that has finished takes to drop its references, s: far more than it needs.
+_GRACE: Final = 0.001
+
+
+def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0) -> Trace:
+    """Train for real on the CPU as `rank` of `job.gpus` and return what that launched.
+
+    With several ranks, the default process group stands already. The CPU's memory plays the GPU's: every storage counts as on it.
+    """
+    short = job.model_copy(update={"recipe": job.recipe.model_copy(update={"accumulation": min(job.recipe.accumulation, MICRO_STEPS)})})
+    recorder = Recorder(DEVICE, dict.fromkeys(_COLLECTIVES, _let_go) if job.gpus > 1 else None)
+    watcher = GhostWatcher(recorder)
+    world = World(torch.device(DEVICE), rank, rank, size=job.gpus, per_node=job.gpus, watcher=watcher)
+    torch.manual_seed(0)
+    with _as_on_cuda(recorder), recorder:
+        engine = CausalLM(short, config).run(world, steps, lambda index: data.planned(job.data, job.recipe.micro_batch))
+        parameters, trained = count_parameters(engine.model)
+        recorder.where.close()
+        return recorder.builder.finish(
+            job=job.model_dump(mode="json"),
+            versions=versions(),
+            rank=rank,
+            ranks=job.gpus,
+            ranks_per_node=job.gpus,
+            steps=steps,
+            micro_steps=short.recipe.accumulation,
+            repeat=max(job.recipe.accumulation - MICRO_STEPS, 0) + 1,
+            parameters=parameters,
+            trained=trained,
+        )
+
+
+@contextmanager
+def _as_on_cuda(recorder: Recorder) -> Iterator[None]:
+    """CUDA's choices, where the CPU can make them too."""
+    plain = F.dropout
+    attention = F.scaled_dot_product_attention
+    undo = [private.replace_storage_resize(recorder.resized), private.unheard_sharding_propagation(recorder.pause)]
+    F.dropout = choices.dropout  # type: ignore[assignment]
+    F.scaled_dot_product_attention = _unfused_where_cuda_is(attention)  # type: ignore[assignment]
+    try:
+        with private.multi_tensor_on(DEVICE), autocast.completed_on_cpu():
+            yield
+    finally:
+        F.dropout, F.scaled_dot_product_attention = plain, attention
+        for step in undo:
+            step()
+
+
+def _unfused_where_cuda_is(attention: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Of CUDA's fused kernels only flash takes grouped queries, in 16 bits and without a mask: without one, matmuls and softmax it is."""
+
+    def run(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        half = query.dtype in {torch.float16, torch.bfloat16} or torch.is_autocast_enabled(DEVICE)
+        fused = key.shape[-3] == query.shape[-3] or (half and attn_mask is None)
+        with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH):
+            return attention(query, key, value, attn_mask, *args, **kwargs)
+
+    return run
+
+
+def _let_go(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Gloo's threads hold a collective's tensors for as long as they like: go on only when they have let go, so that frees have one order."""
+    out = func(*args, **kwargs)
+    with recorder.pause():
+        torch.distributed.barrier()
+        time.sleep(_GRACE)
+    return out
+
+
+def main() -> None:
+    """Answer requests {job, config, folder}: each Trace goes to its folder, `done` or the error to standard output."""
+    gc.disable()  # when it runs must not show in what lives
+    ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if ranks > 1:
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=ranks)
+    answers = sys.stdout
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            with redirect_stdout(sys.stderr):
+                trace = witness(Job.model_validate(request["job"]), request["config"], rank=rank)
+            store.write(trace, Path(request["folder"]))
+            answer = "done"
+        except Exception as error:
+            answer = f"{type(error).__name__}: {error}"
+        gc.collect()
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The command line as people and scripts meet it: what goes to which stream, which exit status, one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from membound.run import quantities
+from membound.trace.schema import Trace
+
+TINY = "model: tiny\ndata: {seq_len: 256}\nrecipe: {micro_batch: 2}\nmachine: rtx-4090\n"
+COMMAND = [sys.executable, "-m", "membound"]
+
+
+def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """`membound` with `arguments`, as a process of its own."""
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, input=stdin, env={**os.environ, **environment}, check=False)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    path = tmp_path / "job.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.mark.usefixtures("tiny_trace")
+class TestAnswers:
+    def test_json_is_one_document_and_nothing_else(self, job: Path) -> None:
+        done = run("predict", str(job), "--json")
+        assert (done.returncode, done.stderr) == (0, "")
+        document = json.loads(done.stdout)
+        assert (document["schema"], document["origin"], document["fits"]["gpu"], document["fits"]["why"]) == (1, "predicted", True, None)
+        assert set(document["values"]) == set(quantities.QUANTITIES)
+        peak = document["values"]["gpu.memory.allocated.peak"]
+        assert peak["low"] <= peak["value"] <= peak["high"]
+        assert peak["unit"] == "B"
+        assert "only memory is predicted" in document["values"]["step.time"]["missing"]
+        assert document["values"]["model.parameters"]["value"] == 158_016
+
+    def test_people_get_a_summary(self, job: Path) -> None:
+        done = run("predict", str(job))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "FITS ON THE GPU" in done.stdout
+
+    def test_standard_input_and_changes(self) -> None:
+        done = run("predict", "-", "--json", "-s", "machine.gpu.hbm.capacity=40 GiB", stdin=TINY)
+        assert json.loads(done.stdout)["machine"]["gpu"]["hbm"]["capacity"] == 40 * 2**30
+
+    def test_what_does_not_fit_is_an_answer_too(self, job: Path) -> None:
+        done = run("predict", str(job), "--json", "--no-advice", "-s", "machine.gpu.hbm.capacity=300 MiB")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads(done.stdout)["fits"]["gpu"] is False
+
+    def test_the_allocators_settings_are_heard(self, job: Path) -> None:
+        plain, larger = (
+            json.loads(run("predict", str(job), "--json", "--allocator", text).stdout)["values"]["gpu.memory.reserved.peak"]["value"]
+            for text in ("", "large_segment_size_mb:64")
+        )
+        assert plain < larger
+
+    def test_a_folder_of_results(self, job: Path, tmp_path: Path) -> None:
+        out = tmp_path / "deep" / "out"
+        for _ in range(2):  # a second time in place of the first
+            done = run("predict", str(job), "--json", "--out", str(out))
+            assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads((out / "run.json").read_text())["fits"] == json.loads(done.stdout)["fits"]
+        assert (out / "memory.png").stat().st_size > 1000
+        assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+    def test_a_cache_that_cannot_be_written_is_a_warning(self, job: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        done = run("predict", str(job), "--json", MEMBOUND_CACHE=str(tmp_path / "file" / "cache"))
+        assert done.returncode == 0
+        assert json.loads(done.stdout)["fits"]["gpu"] is True
+        assert done.stderr.startswith("membound: warning: the trace is not kept: ")
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_nobody_listens(self, job: Path) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run([*COMMAND, "predict", str(job), "--json"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(write)
+        assert done.stderr == ""
+        assert done.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["no-such.yaml"], "job file: 'no-such.yaml': cannot be read: No such file or directory"),
+        (["JOB", "--machine", "hgx-h10"], "machine: 'hgx-h10': did you mean"),
+        (["JOB", "--set", "recipe.micro_bacth=8"], "recipe.micro_bacth: 8: unknown key; did you mean micro_batch?"),
+        (["JOB", "--set", "recipe.micro_batch"], "--set: 'recipe.micro_batch': write KEY=VALUE"),
+        (["JOB", "--set", "recipe.method=loar"], "recipe.method: 'loar': not one of the choices; did you mean lora?"),
+        (["JOB", "--set", "machine.gpu.hbm.clock=1593 MB"], "machine.gpu.hbm.clock: '1593 MB': write a quantity such as '2619 MHz'"),
+        (["JOB", "--set", "gpus=3"], "recipe.engine: 'none': 3 GPUs need ddp, fsdp or deepspeed"),
+        (["JOB", "--set", "gpus=3", "--set", "recipe.engine=ddp"], "rtx-4090 has 1 and no network to more nodes"),
+        (["JOB", "--set", "model=tinny"], "model: 'tinny': did you mean tiny"),
+        (["JOB", "--allocator", "expandable:True"], "PYTORCH_ALLOC_CONF: 'expandable': did you mean expandable_segments"),
+        (["JOB", "--capture-time", "soon"], "--capture-time: 'soon': write a quantity such as"),
+        (["JOB", "--capture-memory", "4 MHz"], "--capture-memory: '4 MHz': write a quantity such as"),
+        (["JOB", "--out", "/dev/null/x"], "/dev/null/x: "),
+        (["JOB", "--out", "FOLDER"], "this folder holds something that is no run: choose another"),
+        (["-"], "job file: '-': write a mapping of keys to values"),
+    ],
+)
+@pytest.mark.usefixtures("tiny_trace")
+def test_each_mistake_is_one_line(arguments: list[str], told: str, job: Path, tmp_path: Path) -> None:
+    done = run("predict", *({"JOB": str(job), "FOLDER": str(tmp_path)}.get(text, text) for text in arguments))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("membound: ")
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["predict"], ["predict", "a", "b"], ["predict", "--bogus"], ["bogus"]])
+def test_wrong_usage_has_a_status_of_its_own(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def stop(job: Path, tmp_path: Path, number: int) -> tuple[int, str, str]:
+    """Start a capture, send it `number` once its child is up; exit status, standard output and error."""
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = {**os.environ, "TMPDIR": str(work), "MEMBOUND_CACHE": str(tmp_path / "cache")}
+    process = subprocess.Popen([*COMMAND, "predict", str(job)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    while not (children := psutil.Process(process.pid).children()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate()
+    psutil.wait_procs(children)
+    assert list(work.iterdir()) == []
+    assert not (tmp_path / "cache").exists()
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize(("number", "line"), [(signal.SIGINT, "membound: interrupted\n"), (signal.SIGTERM, "membound: stopped\n")])
+def test_a_stopped_capture_leaves_nothing(job: Path, tmp_path: Path, number: int, line: str) -> None:
+    assert stop(job, tmp_path, number) == (128 + number, "", line)
+
+
+class TestOtherVerbs:
+    def test_help_and_version(self) -> None:
+        assert "predict" in run("--help").stdout
+        assert run("--version").stdout.startswith("membound ")
+
+    def test_catalogue(self) -> None:
+        assert {"models", "machines"} <= json.loads(run("catalogue", "--json").stdout).keys()
+        assert json.loads(run("catalogue", "machines", "hgx-h100", "--json").stdout)["gpu"]["name"] == "h100-sxm"
+        assert "158,016 parameters" in run("catalogue", "models").stdout
+        assert "model_type: llama" in run("catalogue", "models", "llama-7b").stdout
+
+    @pytest.mark.parametrize(("arguments", "told"), [(["machine"], "did you mean machines"), (["models", "lama-7b"], "did you mean llama-7b")])
+    def test_catalogue_tells_the_nearest(self, arguments: list[str], told: str) -> None:
+        done = run("catalogue", *arguments)
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+        assert told in done.stderr
+
+    def test_doctor(self, tiny_trace: Trace) -> None:
+        document: dict[str, Any] = json.loads(run("doctor", "--json").stdout)
+        assert document["packages"]["torch"] == tiny_trace.header.versions["torch"]
+        assert "torch" in run("doctor").stdout

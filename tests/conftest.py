@@ -1,0 +1,52 @@
+"""What all tests share: no network, and a cache of traces of their own, so that each capture is made once in a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from membound.ghost.capture import capture
+from membound.spec import catalogue
+from membound.spec.job import Job
+from membound.trace import cache
+from membound.trace.schema import Trace
+
+# Read when Hugging Face's packages are imported: before any test.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trace_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that $MEMBOUND_CACHE names for the whole session: one for all workers of a parallel run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "traces-of-session"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMBOUND_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> dict[str, Any]:
+    """The Hugging Face configuration of the model `tiny`."""
+    return catalogue.model("tiny").config
+
+
+@pytest.fixture(scope="session")
+def tiny_job() -> Job:
+    """The Job of examples/tiny.yaml."""
+    return Job.model_validate({"model": "tiny", "data": {"seq_len": 256}, "recipe": {"micro_batch": 2}, "machine": "rtx-4090"})
+
+
+@pytest.fixture(scope="session")
+def tiny_trace(tiny_job: Job, tiny_config: dict[str, Any], trace_cache: Path) -> Trace:
+    """The Trace of `tiny_job`, captured once."""
+    kept, key = cache.TraceCache(trace_cache), cache.key(tiny_job, tiny_config, 1)
+    trace = kept.get(key, tiny_job)
+    if trace is None:
+        trace = capture(tiny_job, tiny_config, 1)
+        kept.put(key, trace)
+    return trace

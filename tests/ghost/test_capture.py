@@ -1,0 +1,157 @@
+"""Captures in a child process: a Trace, or one clear error, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from membound.errors import CaptureError, InputError, MissingPackageError, StorageError
+from membound.ghost import capture as module
+from membound.ghost.capture import Limits, Progress, capture
+from membound.ghost.child import describe
+from membound.spec.job import Job
+from membound.trace import cache
+from membound.trace.schema import Trace
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which captures do their work."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def stand_in(temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trace]:
+    """Captures whose child is `stand_in.py`, which does what the Job's model says."""
+    monkeypatch.setattr(module, "_MODULE", "stand_in")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("STAND_IN_NOTES", str(tmp_path / "notes.json"))
+
+    def act(model: str, limits: Limits | None = None, progress: Callable[[Progress], None] = module.unheard) -> Trace:
+        return capture(Job.model_validate({"model": model, "data": {"seq_len": 8}}), {}, 1, limits, progress)
+
+    return act
+
+
+def is_gone(number: int) -> bool:
+    """Whether process `number` ends, be it a moment after it was killed."""
+    try:
+        process = psutil.Process(number)
+        for _ in range(500):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+            time.sleep(0.02)
+    except psutil.NoSuchProcess:
+        return True
+    return False
+
+
+class TestLimits:
+    def test_too_much_time(self, stand_in: Callable[..., Trace], temporary: Path, tmp_path: Path) -> None:
+        with pytest.raises(CaptureError, match=r"limit of 2\.00 s: raise it with --capture-time, for example 4\.00 s"):
+            stand_in("sleep", Limits(seconds=2))
+        assert list(temporary.iterdir()) == []
+        child, grandchild, _ = json.loads((tmp_path / "notes.json").read_text())
+        assert is_gone(child)
+        assert is_gone(grandchild)
+
+    def test_too_much_memory(self, stand_in: Callable[..., Trace], temporary: Path) -> None:
+        with pytest.raises(CaptureError, match=r"memory limit of 200 MiB: raise it with --capture-memory, for example 400 MiB"):
+            stand_in("grow", Limits(memory=200 * 2**20))
+        assert list(temporary.iterdir()) == []
+
+    def test_an_interruption_ends_the_child(self, stand_in: Callable[..., Trace], temporary: Path, tmp_path: Path) -> None:
+        def interrupt(progress: Progress) -> None:
+            if progress.stage == "training":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            stand_in("sleep", progress=interrupt)
+        assert list(temporary.iterdir()) == []
+        assert all(is_gone(number) for number in json.loads((tmp_path / "notes.json").read_text())[:2])
+
+
+class TestFailures:
+    def test_an_abort_tells_what_was_raised_before(self, stand_in: Callable[..., Trace]) -> None:
+        with pytest.raises(CaptureError, match=r"^the training program raised ZeroDivisionError: told before$"):
+            stand_in("abort")
+
+    def test_a_crash_without_a_word_tells_the_signal_and_the_last_error_line(self, stand_in: Callable[..., Trace], capfd: Any) -> None:
+        with pytest.raises(CaptureError, match=r"was ended by SIGABRT: RuntimeError: last words"):
+            stand_in("crash")
+        assert capfd.readouterr() == ("", "")
+
+    def test_an_exit_tells_its_status(self, stand_in: Callable[..., Trace]) -> None:
+        with pytest.raises(CaptureError, match="ended with status 3: noise on standard output"):
+            stand_in("leave")
+
+    def test_no_temporary_folder(self, tiny_job: Job, tiny_config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+        with pytest.raises(StorageError, match="set TMPDIR"):
+            capture(tiny_job, tiny_config, 1)
+
+    @pytest.mark.parametrize(
+        ("error", "kind"),
+        [
+            (InputError("recipe.x", ("a", "b"), "write c"), InputError),
+            (MissingPackageError("peft", "recipe.method lora", "lora"), MissingPackageError),
+            (ValueError("first\nsecond"), CaptureError),
+            (KeyboardInterrupt(), CaptureError),
+        ],
+    )
+    def test_errors_come_back_as_they_were(self, error: BaseException, kind: type[Exception]) -> None:
+        back = module._revived(json.loads(json.dumps(describe(error))))
+        assert type(back) is kind
+        expected = {
+            "ValueError": "the training program raised ValueError: first",
+            "KeyboardInterrupt": "the training program raised KeyboardInterrupt",
+        }
+        assert str(back) == expected.get(type(error).__name__, str(error))
+
+
+class TestRealChild:
+    def test_a_trace_comes_back(self, tiny_trace: Trace, tiny_job: Job) -> None:
+        assert tiny_trace.header.parameters == 158_016
+        assert tiny_trace.header.job == tiny_job.model_dump(mode="json")
+        assert len(tiny_trace) > 1000
+
+    def test_the_programs_own_refusal_comes_back_with_its_text(self, tiny_config: dict[str, Any], temporary: Path) -> None:
+        job = Job.model_validate({"model": "tiny", "data": {"seq_len": 8}, "recipe": {"method": "lora", "lora": {"targets": ["no_such_layer"]}}})
+        heard: list[Progress] = []
+        with pytest.raises(InputError, match=r"recipe\.lora\.targets: \('no_such_layer',\): .*not found in the base model of tiny") as caught:
+            capture(job, tiny_config, 1, progress=heard.append)
+        assert caught.value.field == "recipe.lora.targets"
+        assert [progress.stage for progress in heard] == ["starting", "building"]
+        assert list(temporary.iterdir()) == []
+
+    def test_a_failing_operation_comes_back_by_name(self, tiny_config: dict[str, Any]) -> None:
+        job = Job.model_validate({"model": "tiny", "data": {"seq_len": 1 << 24}, "recipe": {"micro_batch": 1 << 24}})
+        with pytest.raises(CaptureError, match=r"^the training program raised RuntimeError: .*overflow"):
+            capture(job, {**tiny_config, "vocab_size": 1 << 24}, 1)
+
+    def test_capturing_needs_no_torch_here(self) -> None:
+        assert module.__file__ is not None
+        assert "import torch" not in Path(module.__file__).read_text()
+
+    def test_micro_steps_are_counted_alike(self) -> None:
+        run = pytest.importorskip("membound.ghost.run")
+        assert run.MICRO_STEPS == cache.MICRO_STEPS
+
+
+def test_the_child_looks_for_modules_where_this_process_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = module._search_path().split(os.pathsep)
+    assert path[0] == str(tmp_path)
+    assert [os.path.abspath(entry) for entry in sys.path] == path
