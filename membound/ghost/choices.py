@@ -50,12 +50,13 @@ def attention(
         # Last argument first, as in autocast.py.
         attn_mask = attn_mask.to(dtype) if attn_mask is not None and attn_mask.is_floating_point() else attn_mask
         value, key, query = value.to(dtype), key.to(dtype), query.to(dtype)
-    half = query.dtype in {torch.float16, torch.bfloat16}
-    if attn_mask is None and half and query.shape[-1] <= 256:
+    flash = attn_mask is None and query.dtype in {torch.float16, torch.bfloat16} and query.shape[-1] <= 256
+    # Fused kernels want as many key heads as query heads; flash alone also takes grouped queries, if told so
+    # (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_batch_size_and_num_heads_dense).
+    if key.shape[:-2] != query.shape[:-2] and not (flash and enable_gqa):
+        return _math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+    if flash:
         return _flash(query, key, value, dropout_p, is_causal, scale)
-    if enable_gqa and key.shape[-3] != query.shape[-3]:
-        # Of the fused kernels only flash takes grouped queries (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp).
-        return _math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=True)
     bias = None if attn_mask is None else _bias(attn_mask, query, key)
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     out: torch.Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, training, dropout_p, is_causal, scale=scale)[

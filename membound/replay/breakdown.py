@@ -25,10 +25,10 @@ def moment(trace: Trace, row: int) -> Moment:
 
 
 def words(at: Moment) -> str:
-    """A moment as part of a sentence: 'in backward of step 1, micro-step 2, in model.layers.3, at modeling_llama.py:66'."""
-    text = "between phases" if at.phase == "other" else f"in phase {at.phase}"
+    """A moment as part of a sentence, counted from 1: 'in backward of step 1, micro-step 2, in model.layers.3, at modeling_llama.py:66'."""
+    text = "between phases" if at.phase == "other" else f"in {at.phase}"
     if at.step >= 0:
-        text += f" of step {at.step}, micro-step {at.micro}"
+        text += f" of step {at.step + 1}, micro-step {at.micro + 1}"
     if at.module:
         text += f", in {at.module}"
     if at.line:

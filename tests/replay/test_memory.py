@@ -143,7 +143,7 @@ class TestGpu:
             "needs 760 MiB",
             "offers 750 MiB",
             "for 50.0 MiB with 60.0 MiB allocated",
-            "phase optimizer of step 0, micro-step 2",
+            "in optimizer of step 1, micro-step 3",
             "adam.py:7",
         ):
             assert part in gpu.why
@@ -352,7 +352,7 @@ class TestHost:
         memory = replay(script.trace(steps=1), machine)
         assert (memory.gpu.fits, memory.host.fits) == (True, False)
         assert memory.host.why is not None
-        for part in ("needs 507 GiB", "h100-sxm has 384 GiB", "optimizer (pageable), 500 GiB", "phase optimizer of step 0", "stage3.py:9"):
+        for part in ("needs 507 GiB", "h100-sxm has 384 GiB", "optimizer (pageable), 500 GiB", "in optimizer of step 1", "stage3.py:9"):
             assert part in memory.host.why
         assert memory_fits(memory).why == memory.host.why
 
