@@ -1,6 +1,6 @@
 """GPU memory outside PyTorch's allocator: what the driver keeps back, the CUDA context with its kernels, and NCCL's buffers.
 
-All of these are published readings with wide bands: drivers, toolkits and loaded kernels differ.
+Our own readings where we have them, published ones with wide bands elsewhere: drivers, toolkits and loaded kernels differ.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ _CONTEXTS: Final[dict[Architecture, Band]] = {
     "ampere": _mib(480, 300, 700, "256 MiB bare on an RTX 3090, 500 MB usual on an A100"),
     # Between an RTX 3090 and an RTX PRO 6000; an assumption.
     "ada": _mib(450, 280, 700, "between its neighbours' readings"),
-    # 612 to 616 MiB for a process that has only touched the GPU: github.com/LMCache/LMCache issue 4019, github.com/unslothai/unsloth pull 9362.
-    "hopper": _mib(650, 480, 900, "612 to 616 MiB bare, and kernels as they are loaded"),
+    # Our own readings on an H200, PyTorch 2.11, CUDA 13.0 (validation/h200/memory-torch-2.11.jsonl, "outside"): 748 to 767 MiB after three training
+    # steps of 25 jobs without process group, 621 MiB bare. Others read 612 to 616 MiB bare: github.com/LMCache/LMCache issue 4019.
+    "hopper": _mib(765, 620, 950, "748 to 767 MiB with a training step's kernels, measured on an H200"),
     # 658 MiB with a small arena on an RTX PRO 6000: github.com/local-inference-lab/rtx6kpro issue 42.
     "blackwell": _mib(680, 500, 1000, "658 MiB on an RTX PRO 6000"),
     # No reading found: an assumption.
@@ -71,6 +72,8 @@ _KEPT_BACK: Final[dict[Architecture, Band]] = {
     "cdna3": _mib(600, 200, 1200, "assumed"),
 }
 
+# Our own readings on an H200 (the same file): 558 MiB more with a process group of one rank under DDP and FSDP2, 948 MiB under DeepSpeed.
+_ALONE = _mib(558, 400, 1000, "NCCL: 558 MiB for one H200 alone, measured")
 # 544 MB for a communicator of 2 of 4 A100 on NVLink after an all-reduce: github.com/NVIDIA/nccl issue 964.
 _PAIR = _mib(544, 250, 1000, "NCCL: 544 MB for two A100")
 # 688 MB for 3 or 4 of them: the same issue. 8 H100 without all-to-all stay within this and their context: nccl issue 1685.
@@ -93,8 +96,10 @@ def kept_back(architecture: Architecture) -> Band:
 
 def nccl(links: Links, ranks: int, nodes: int, communicators: int) -> Band:
     """NCCL's buffers on one GPU for `communicators` of up to `ranks` ranks."""
-    if ranks < 2 or communicators < 1:
+    if communicators < 1:
         return NOTHING
+    if ranks < 2:
+        return _ALONE
     if nodes > 1:
         return _NODES.times(communicators)
     if links.nvlink is None:

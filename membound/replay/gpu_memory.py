@@ -119,7 +119,7 @@ def _result(trace: Trace, script: _Script, walk: Walk, machine: Machine, around:
         steady_reserved_peak=int(reserved[script.last_step :].max(initial=0)),
         context=context,
         libraries=libraries,
-        used_peak=reserved_peak + context + libraries,
+        used_peak=reserved_peak + context + libraries + _resident(around, machine, reserved_peak + context + libraries),
         capacity=int(machine.gpu.hbm.capacity),
         fits=True,
         why=None,
@@ -128,6 +128,12 @@ def _result(trace: Trace, script: _Script, walk: Walk, machine: Machine, around:
         holdings=holdings,
         curve=_curve(script, sizes, live, reserved),
     )
+
+
+def _resident(around: Outside, machine: Machine, taken: int) -> int:
+    """How much of the managed memory stays on the GPU: what does not fit beside the rest is paged out."""
+    room = int(machine.gpu.hbm.capacity) - around.kept_back.nominal - taken
+    return min(around.managed, max(room, 0))
 
 
 def _curve(script: _Script, sizes: Column, live: Column, reserved: Column) -> Curve:

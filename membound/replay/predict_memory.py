@@ -60,10 +60,11 @@ def _gpu(gpu: GpuMemory, trace: Trace, machine: Machine) -> dict[str, Value | Mi
     )  # fmt: skip
     # What is reserved cannot be less than what is allocated.
     reserved = _bytes(gpu.reserved_peak, max(reserved.low, min(allocated.low, gpu.reserved_peak)), reserved.high, reserved.basis)
+    managed = gpu.used_peak - gpu.reserved_peak - gpu.context - gpu.libraries
     used = _bytes(
         gpu.used_peak,
-        reserved.low + around.context.low + around.libraries.low,
-        reserved.high + around.context.high + around.libraries.high,
+        reserved.low + around.context.low + around.libraries.low + managed,
+        reserved.high + around.context.high + around.libraries.high + managed,
         "reserved, CUDA context and NCCL's buffers; the last two from published readings, which differ by driver and toolkit",
     )
     share = [bound / gpu.capacity for bound in (used.value, used.low, used.high)]

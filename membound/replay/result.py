@@ -60,7 +60,7 @@ class GpuMemory:
     libraries: int
     """NCCL's buffers and what else libraries take outside the caching allocator."""
     used_peak: int
-    """What the driver shows: reserved + context + libraries."""
+    """What the driver shows: reserved + context + libraries + managed memory that fits beside them."""
     capacity: int
     fits: bool
     why: str | None

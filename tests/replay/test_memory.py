@@ -140,8 +140,8 @@ class TestGpu:
         assert gpu.reserved_peak == 110 * MIB
         assert gpu.why is not None
         for part in (
-            "needs 760 MiB",
-            "offers 750 MiB",
+            "needs 875 MiB",
+            "offers 865 MiB",
             "for 50.0 MiB with 60.0 MiB allocated",
             "in optimizer of step 1, micro-step 3",
             "adam.py:7",
