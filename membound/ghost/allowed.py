@@ -47,12 +47,8 @@ ALLOWED: Final = (
         "ZeRO-3 compares its order of modules with rank 0's: the real run looks at the values, the ghost has none",
         real=r"aten\.unbind\.int",
         line=r"deepspeed/runtime/zero/utils\.py:\d+",
-    ),
-    Choice(
-        "gloo",
-        "gloo scatters through a copy of its own that NCCL does without",
-        real=r"aten\.(split\.Tensor|copy_\.default)",
-        after=r"c10d\._reduce_scatter_base_\.default|aten\.split\.Tensor",
+        memory=r"aten\.lift_fresh\.default",
+        sizes=frozenset({8}),
     ),
     Choice(
         "collective wrapper",
@@ -60,6 +56,7 @@ ALLOWED: Final = (
         real=r"_c10d_functional\._wrap_tensor_autograd\.default",
         paired=((r"_c10d_functional\.wait_tensor\.default", r"_c10d_functional\.wait_tensor\.default"),),
         same=(0, 0),
+        memory=r"_c10d_functional\.all_reduce\.default",
     ),
     Choice(
         "sharded addresses",
@@ -74,3 +71,19 @@ ALLOWED: Final = (
         line=r"fsdp/_fully_shard/_fsdp_state\.py:\d+",
     ),
 )
+
+DDP_ALLOWED: Final = (
+    Choice(
+        "reducer's division",
+        "DDP's own reducer divides a gradient while it copies it into its bucket; the ghost's hook, which no future answers, copies it alone",
+        paired=((r"aten\.(mul\.out|copy_\.default)", r"aten\.copy_\.default"),),
+        same=(1, 1),
+    ),
+    Choice(
+        "reducer's new buckets",
+        "after the first step DDP makes its buckets anew, in the order in which gradients came; the ghost's stay as first made",
+        real=r"aten\.(empty\.memory_format|copy_\.default|as_strided\.default)|c10d\.broadcast_\.default",
+        ghost=r"aten\.copy_\.default",
+    ),
+)
+"""With DistributedDataParallel, these too."""

@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from membound.ghost import device, flash_attention, private
 
 CHOICES: Final[dict[str, str]] = {
-    "attention": "scaled_dot_product_attention runs CUDA's flash kernel (no mask, 16-bit) or memory-efficient kernel (mask, or 32-bit)",
+    # Default order: flash, efficient, math, cuDNN (aten/src/ATen/Context.h, sdp_priority_order); cuDNN comes first only where the variable
+    # TORCH_CUDNN_SDPA_PREFERRED asks for it (sdp_utils.cpp, check_prefer_cudnn_attention).
+    "attention": "scaled_dot_product_attention runs CUDA's flash kernel (no mask, 16-bit) or memory-efficient kernel (mask, or 32-bit), by PyTorch's "
+    "default order; on every GPU alike, though capability 8.6, 8.9 and 12.0 refuse flash for heads of 193 to 224, or wider with dropout",
     "dropout": "F.dropout runs the fused kernel that keeps a boolean mask",
     "optimizer": "optimizers and gradient clipping use multi-tensor (foreach) kernels",
     "activations": "the backward of SiLU and Mish is one kernel",

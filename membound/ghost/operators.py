@@ -24,6 +24,10 @@ _EMPTY = {
 _COPIES = {"copy_", "_to_copy", "_copy_from", "_copy_from_and_resize"}
 _COLLECTIVES = {"c10d", "_c10d_functional", "c10d_functional"}
 _NO_COLLECTIVES = {"wait_tensor", "barrier"}
+# c10d's schemas do not say so, but those in place write their first argument (torch/csrc/distributed/c10d/Ops.cpp).
+_IN_PLACE = "c10d"
+# fsdp::all_gather_copy_in copies this rank's shard into its place in the gathered buffer, and returns that place first.
+_FILLS_RESULT = {"all_gather_copy_in": (0,)}
 
 
 def _attention_forward(query: Any, key: Any, *args: Any, **kwargs: Any) -> int:
@@ -92,6 +96,8 @@ class Operator:
     """Positions of the arguments that it writes in place."""
     writes_by_name: tuple[str, ...]
     """Names of the keyword arguments that it writes (out=)."""
+    fills: tuple[int, ...]
+    """Positions of the results that are old memory, newly written."""
     silent: bool
     """Launches nothing: allocates, or renames, at most."""
     copy: bool
@@ -110,10 +116,13 @@ def learn(func: Any) -> Operator:
     written = [i for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write]
     base = func._schema.name.split("::")[1]
     space = func.namespace
+    if space == _IN_PLACE and base.endswith("_") and not written:
+        written = [0]
     return Operator(
         name=str(func),
         writes=tuple(i for i in written if not arguments[i].kwarg_only),
         writes_by_name=tuple(arguments[i].name for i in written),
+        fills=_FILLS_RESULT.get(base, ()),
         silent=base in _EMPTY,
         copy=base in _COPIES,
         collective=space in _COLLECTIVES and base not in _NO_COLLECTIVES,

@@ -5,6 +5,7 @@ Tested against torch 2.13; see docs/ghost.md for the versions that were tried.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -18,6 +19,8 @@ from torch.utils.flop_counter import flop_registry
 
 DummyBackendModule = backend_registration._DummyBackendModule
 FLOP_FORMULAS: dict[Any, Callable[..., int]] = flop_registry
+Overload = torch._ops.OpOverload
+tree_map: Callable[[Callable[[Any], Any], Any], Any] = torch.utils._pytree.tree_map
 Modelled = Callable[..., Any]
 """Gives an operator's outputs as fresh tensors of the right shape, or None."""
 
@@ -119,6 +122,27 @@ def fake_process_group(size: int) -> None:
     dist.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
 
 
+def finished(out: tuple[Any, Any], held: Callable[[], bool]) -> tuple[Any, Any]:
+    """What a real collective over gloo returned, once it is done and `held()` says that nobody holds its tensors any more.
+
+    Its thread holds them for a moment longer, through the work that it was given: that is put in the past, a finished one in its place.
+    """
+    import torch.distributed as dist
+    from torch._C._distributed_c10d import FakeWork
+
+    results, work = out
+    dist.Work.unbox(work).wait()
+    del out, work
+    while held():
+        time.sleep(1e-4)
+    return results, FakeWork().boxed()
+
+
+def holders(tensor: torch.Tensor) -> int:
+    """How many hold `tensor`, Python counting as one."""
+    return int(tensor._use_count())
+
+
 def allow_multi_tensor_optimizers() -> None:
     """PyTorch picks multi-tensor kernels for plain parameters on listed devices; the ghost is listed, its parameters' type is not."""
     from torch.optim import optimizer
@@ -167,6 +191,24 @@ def define_operators(namespace: str, operators: dict[str, Modelled]) -> None:
         library.define(schema)
         torch.library.register_fake(f"{namespace}::{schema.partition('(')[0]}", model, lib=library)
     _kernels.append(library)
+
+
+def reparametrised(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Any:
+    """While entered, `module` computes with `tensors` for its parameters and buffers."""
+    from torch.nn.utils import stateless
+
+    return stateless._reparametrize_module(module, tensors)
+
+
+def ahead_of_time(function: Callable[..., Any], compiler: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """`function` through AOTAutograd with Inductor's decompositions and min-cut partition; `compiler` gets forward's and backward's graphs."""
+    from torch._functorch.aot_autograd import aot_function
+    from torch._functorch.partitioners import min_cut_rematerialization_partition
+    from torch._inductor.decomposition import select_decomp_table
+
+    made: Any = aot_function(function, compiler, compiler, min_cut_rematerialization_partition, select_decomp_table())
+    compiled: Callable[..., Any] = made
+    return compiled
 
 
 def flash_attention_is_there(fixed: Callable[..., Any], ragged: Callable[..., Any]) -> None:
@@ -371,3 +413,37 @@ def _all_reduce_bucket(state: Any, bucket: Any) -> Any:
     future: Any = torch.futures.Future()
     future.set_result(bucket.buffer())
     return future
+
+
+# From how many ranks on a parameter is cut lazily: below, PyTorch's own cut is cheap, and runs as it is.
+_MANY_RANKS = 64
+
+
+class _Chunks:
+    """What `torch.chunk` gives, padded with empty tensors to `count`; each is cut when it is asked for."""
+
+    def __init__(self, tensor: torch.Tensor, count: int, dim: int) -> None:
+        self._tensor, self._count, self._dim = tensor, count, dim
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        whole = self._tensor.shape[self._dim]
+        size = -(-whole // self._count)
+        start = index * size
+        if start >= whole:
+            return self._tensor.new_empty(0)
+        return self._tensor.narrow(self._dim, start, min(size, whole - start))
+
+
+def lazy_shards() -> None:
+    """FSDP2 cuts each parameter into as many views as there are ranks and takes one: with a thousand ranks, cut that one alone."""
+    from torch.distributed.fsdp._fully_shard import _fsdp_param
+
+    original = _fsdp_param._chunk_with_empty
+
+    def cut(tensor: torch.Tensor, num_chunks: int, dim: int) -> Any:
+        return _Chunks(tensor, num_chunks, dim) if num_chunks >= _MANY_RANKS else original(tensor, num_chunks, dim)
+
+    _fsdp_param._chunk_with_empty = cut

@@ -98,6 +98,15 @@ class Recorder(DispatchMode):
         finally:
             self._paused -= 1
 
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within a pause: what happens inside is part of the program after all."""
+        before, self._paused = self._paused, 0
+        try:
+            yield
+        finally:
+            self._paused = before
+
     def _record(self, operator: Operator, code: int, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         self.where.update()
         # What a literal was read from (torch.tensor(0.0)) is the result itself; on the ghost, a real tensor that stands beside it.
@@ -112,6 +121,7 @@ class Recorder(DispatchMode):
         outputs = [(t, self._storage(t, stream, code, pinned)) for t in made if device_type(t) != "meta"]
         fresh = [pair for pair in outputs if pair[1] not in known]
         written = fresh if not operator.mutates else fresh + self._written(operator, args, kwargs, stream)
+        written += [outputs[i] for i in operator.fills]
         kind, nbytes = self._classify(operator, inputs, written)
         flops = 0.0
         if kind in {_KERNEL, _HOST}:
@@ -134,7 +144,7 @@ class Recorder(DispatchMode):
             if tensors and device_type(tensors[0][0]) == self.gpu:
                 for _, storage in (*inputs, *written):
                     self._retag(storage, _COMMUNICATION)
-            return _COLLECTIVE, sum(t.numel() * t.element_size() for t, _ in tensors)
+            return _COLLECTIVE, _moved(inputs, written)
         if operator.silent or not written:
             return _VIEW, 0
         target = device_type(written[0][0])
@@ -253,6 +263,16 @@ class Recorder(DispatchMode):
             text = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}".replace(" ", "")
             known = self._shapes[key] = (touched * tensor.element_size(), self.builder.shapes.code(text))
         return known
+
+
+def _moved(inputs: list[tuple[torch.Tensor, int]], written: list[tuple[torch.Tensor, int]]) -> int:
+    """Bytes of a collective as NCCL counts them: what a rank gathers, scatters or reduces in all, the larger of what it gives and gets."""
+    got = {id(tensor) for tensor, _ in written}
+    return max(_total(written), _total([pair for pair in inputs if id(pair[0]) not in got]))
+
+
+def _total(pairs: list[tuple[torch.Tensor, int]]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor, _ in pairs)
 
 
 def _tensors(values: Any) -> Iterator[torch.Tensor]:

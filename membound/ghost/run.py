@@ -95,9 +95,13 @@ def record(
 
 def _notes(job: Job) -> tuple[str, ...]:
     """What is modelled rather than run."""
-    from membound.ghost import liger
+    from membound.ghost import compiled, liger
 
-    modelled = ((job.recipe.attention == "flash", flash_attention.NOTE), (job.recipe.kernels == "liger", liger.NOTE))
+    modelled = (
+        (job.recipe.attention == "flash", flash_attention.NOTE),
+        (job.recipe.kernels == "liger", liger.NOTE),
+        (job.recipe.kernels == "compile", compiled.NOTE),
+    )
     return tuple(note for used, note in modelled if used)
 
 
@@ -125,6 +129,10 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
         from membound.ghost import liger
 
         liger.install()
+    if job.recipe.kernels == "compile":
+        from membound.ghost import compiled
+
+        compiled.install(recorder, job.recipe)
     autocast.install(device.NAME)
     device.hear(_Log(recorder), min(job.gpus, ranks_per_node))
     if job.recipe.engine != "none":
@@ -135,7 +143,9 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
     if job.recipe.method == "qlora" or job.recipe.optimizer in {"adamw-8bit", "paged-adamw-8bit"}:
         from membound.ghost import bitsandbytes_adapter
 
-        bitsandbytes_adapter.install()
+        bitsandbytes_adapter.install(recorder)
+    if job.recipe.engine == "fsdp":
+        private.lazy_shards()
     if job.recipe.engine == "deepspeed":
         from membound.ghost import deepspeed_adapter
         from membound.programs.engines import deepspeed_config

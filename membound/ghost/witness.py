@@ -19,6 +19,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 
 from membound.ghost import autocast, choices, private
 from membound.ghost.recorder import Recorder
@@ -32,9 +33,9 @@ from membound.trace import store
 from membound.trace.schema import Trace
 
 DEVICE: Final = "cpu"
+_PATIENCE: Final = 5.0
+"""How long to wait for a thread to let go of a tensor, s."""
 _COLLECTIVES: Final = [f"c10d.{name}_.default" for name in ("allreduce", "broadcast", "_allgather_base", "_reduce_scatter_base", "reduce")]
-# What a thread that has finished takes to drop its references, s: far more than it needs.
-_GRACE: Final = 0.001
 
 
 def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0) -> Trace:
@@ -43,7 +44,8 @@ def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0)
     With several ranks, the default process group stands already. The CPU's memory plays the GPU's: every storage counts as on it.
     """
     short = job.model_copy(update={"recipe": job.recipe.model_copy(update={"accumulation": min(job.recipe.accumulation, MICRO_STEPS)})})
-    recorder = Recorder(DEVICE, dict.fromkeys(_COLLECTIVES, _let_go) if job.gpus > 1 else None)
+    # DDP's reducer reads a collective's future itself.
+    recorder = Recorder(DEVICE, dict.fromkeys(_COLLECTIVES, _let_go) if job.recipe.engine in {"fsdp", "deepspeed"} else None)
     watcher = GhostWatcher(recorder)
     world = World(torch.device(DEVICE), rank, rank, size=job.gpus, per_node=job.gpus, watcher=watcher)
     torch.manual_seed(0)
@@ -71,8 +73,8 @@ def _as_on_cuda(recorder: Recorder) -> Iterator[None]:
     plain = F.dropout
     attention = F.scaled_dot_product_attention
     undo = [private.replace_storage_resize(recorder.resized), private.unheard_sharding_propagation(recorder.pause)]
-    F.dropout = choices.dropout  # type: ignore[assignment]
-    F.scaled_dot_product_attention = _unfused_where_cuda_is(attention)  # type: ignore[assignment]
+    F.dropout = choices.dropout
+    F.scaled_dot_product_attention = _unfused_where_cuda_is(attention)
     try:
         with private.multi_tensor_on(DEVICE), autocast.completed_on_cpu():
             yield
@@ -96,11 +98,15 @@ def _unfused_where_cuda_is(attention: Callable[..., torch.Tensor]) -> Callable[.
 
 def _let_go(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Gloo's threads hold a collective's tensors for as long as they like: go on only when they have let go, so that frees have one order."""
-    out = func(*args, **kwargs)
-    with recorder.pause():
-        torch.distributed.barrier()
-        time.sleep(_GRACE)
-    return out
+    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
+    before = [private.holders(tensor) for tensor in tensors]
+    deadline = time.monotonic() + _PATIENCE
+
+    def held() -> bool:
+        now = [private.holders(tensor) for tensor in tensors]
+        return any(n > b for n, b in zip(now, before, strict=True)) and time.monotonic() < deadline
+
+    return private.finished(func(*args, **kwargs), held)
 
 
 def main() -> None:

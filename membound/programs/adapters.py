@@ -74,7 +74,9 @@ def add_adapters(model: nn.Module, job: Job) -> nn.Module:
     try:
         return cast(nn.Module, get_peft_model(model, config, autocast_adapter_dtype=_fp32_adapters(recipe)))
     except ValueError as error:
-        cure = f"PEFT: {str(error).partition('. ')[0][:200]}; linear layers of {job.model}: {', '.join(linear_layers(model))}; or write all-linear"
+        missing = "not found in the base model" in str(error)
+        why = "no such layers" if missing else f"PEFT refuses: {str(error).partition('. ')[0][:200]}"
+        cure = f"{why}; the linear layers of {job.model} are {', '.join(linear_layers(model))}; or write all-linear"
         raise InputError("recipe.lora.targets", recipe.lora.targets, cure) from None
 
 

@@ -1,4 +1,4 @@
-"""The kernels of a recipe: eager PyTorch, Liger-Kernel's in place of a model's own."""
+"""The kernels of a recipe: eager PyTorch's, Liger-Kernel's in place of a model's own, or those that torch.compile generates."""
 
 from __future__ import annotations
 
@@ -15,6 +15,21 @@ def choose(model: nn.Module, recipe: Recipe) -> None:
     if recipe.kernels == "liger":
         base = cast(Any, model).get_base_model() if recipe.trains_adapters else model
         apply_liger(base)
+    if recipe.kernels == "compile":
+        for layer in decoder_layers(model):
+            compile_layer(layer)
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that Transformers recomputes as one, which are those that torchtune compiles one by one."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def compile_layer(layer: nn.Module) -> None:
+    """torch.compile, in place."""
+    layer.compile()
 
 
 def apply_liger(model: nn.Module) -> None:

@@ -1,7 +1,9 @@
 """Next-token losses of other software than the installed one, for comparing with runs that used them.
 
-A study may ask for one in the configuration: `"membound": {"loss": NAME}`. Each does what that code does to memory: what is copied, what is
-kept for backward, and what is overwritten. Nothing here serves a user's own Job, whose loss is that of the installed Transformers.
+A study may ask for one in the configuration: `"membound": {"loss": NAME}`, where NAME is one of `LOSSES` or 'fused-linear'. `"fused": true`
+asks for the fused kernels of `fused`, `"upcast": false` for adapters on a quantised model without PEFT's upcast of the rest. Each does what
+that code does to memory: what is copied, what is kept for backward, and what is overwritten. Nothing here serves a user's own Job, whose loss
+is that of the installed Transformers.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from membound.programs import fused
+
 Loss = Callable[..., torch.Tensor]
 _IGNORE: Final = -100
 # Largest block of a Triton kernel's row: fms-acceleration kernels/unsloth/cross_entropy_loss.py, MAX_FUSED_SIZE.
@@ -19,9 +23,13 @@ _BLOCK: Final = 65536
 
 
 def apply(model: nn.Module, options: dict[str, Any]) -> None:
-    """Give `model` the loss that `options` names, if they name one."""
+    """Give `model` the loss and kernels that `options` name, if they name any."""
+    if options.get("fused"):
+        fused.apply(model)
     name = options.get("loss")
-    if name is None:
+    if name == "fused-linear":
+        fused.linear_loss(model)
+    if name in {None, "fused-linear"}:
         return
     upcasts, loss = LOSSES[name]
     model.loss_function = loss  # type: ignore[assignment]
@@ -34,6 +42,12 @@ def shifted(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, **kwarg
     """Logits but for the last token's, copied whole, then PyTorch's cross-entropy. Logits [B, T, V], labels [B, T]."""
     rows, targets = _shift(logits, labels)
     return nn.functional.cross_entropy(rows.view(-1, vocab_size), targets, ignore_index=_IGNORE)
+
+
+def shifted_upcast(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, **kwargs: Any) -> torch.Tensor:
+    """As `shifted`, with the upcast to fp32 that autocast puts before a cross-entropy."""
+    rows, targets = _shift(logits, labels)
+    return nn.functional.cross_entropy(rows.view(-1, vocab_size).float(), targets, ignore_index=_IGNORE)
 
 
 def shifted_in_place(logits: torch.Tensor, labels: torch.Tensor, vocab_size: int, **kwargs: Any) -> torch.Tensor:
@@ -74,6 +88,8 @@ class _InPlace(torch.autograd.Function):
 LOSSES: Final[dict[str, tuple[bool, Loss]]] = {
     # Transformers 4.45 modeling_gpt_bigcode.py, GPTBigCodeForCausalLM.forward.
     "transformers-4.45-gpt": (False, shifted),
+    # The same under torch.autocast.
+    "transformers-4.45-gpt-autocast": (False, shifted_upcast),
     # Transformers 4.45 modeling_llama.py and modeling_mixtral.py: `lm_head(...).float()`, then the same copy.
     "transformers-4.45-llama": (True, shifted),
     # The same with torch.nn.CrossEntropyLoss replaced: fms-acceleration kernels/unsloth/cross_entropy_loss.py, FastCrossEntropyLoss.

@@ -16,6 +16,8 @@ from membound.spec.job import Job, Recipe
 # None is Transformers' own choice: sdpa, or eager for a model that cannot use it (BLOOM, GPT-J, Gemma 2, ...).
 _ATTENTION = {"sdpa": None, "eager": "eager", "flash": "flash_attention_2"}
 
+_FLASH = ("_flash_attn_forward", "_flash_attn_varlen_forward")  # the package's operators, known once it is imported
+
 
 def configuration(job: Job, config: dict[str, Any]) -> Any:
     """The Transformers configuration object of `config`; refuses what Transformers does not know."""
@@ -111,6 +113,7 @@ def _keep_expensive() -> tuple[AbstractContextManager[None], AbstractContextMana
         aten._scaled_dot_product_efficient_attention.default,
         aten._scaled_dot_product_cudnn_attention.default,
         aten._scaled_dot_product_flash_attention_for_cpu.default,
+        *(getattr(torch.ops.flash_attn, name).default for name in _FLASH if hasattr(torch.ops.flash_attn, name)),
     ]
     return cast(tuple[AbstractContextManager[None], AbstractContextManager[None]], create_selective_checkpoint_contexts(keep))
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from membound.trace.schema import KIND, KINDS, PHASES, PLACE, Trace
 
@@ -31,10 +31,13 @@ class Launch:
     """One operator: what it is called and touches."""
 
     op: str
-    key: tuple[object, ...]
+    key: tuple[Any, ...]
+    """What it must agree in with its like on the other side."""
     detail: str
     kind: str
     line: str
+    choice: str = ""
+    """Name of the choice by which it may stand for another."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Choice:
     """Operators of the real run and of the ghost that do the same, as regular expressions; memory that they make may differ."""
     same: tuple[int, int] = (2, 1)
     """How many of the first operands that a pair reads, and that it writes, are equal all the same."""
+    memory: str = ""
+    """Regular expression for operators whose memory may differ though they are the same on both sides."""
     sizes: frozenset[int] | None = None
     """Bytes of a block of memory that may differ; None for any."""
     kinds: frozenset[str] = frozenset(KINDS)
@@ -77,7 +82,7 @@ class Choice:
         if self.sizes is not None and nbytes not in self.sizes:
             return False
         patterns = [self.real, *(r for r, _ in self.paired)] if side == "real" else [self.ghost, *(g for _, g in self.paired)]
-        return any(pattern and re.fullmatch(pattern, op) for pattern in patterns)
+        return any(pattern and re.fullmatch(pattern, op) for pattern in (*patterns, self.memory))
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,8 @@ class Difference:
 
     choice: str
     """Name of the choice that accounts for it; empty if none does."""
-    side: Side
-    """Who has it."""
+    side: Side | Literal["both"]
+    """Who has it; of a pair whose operators or operands differ, both."""
     what: Literal["operator", "alloc", "free"]
     phase: str
     step: int
@@ -100,7 +105,7 @@ class Difference:
 
     def __str__(self) -> str:
         at = f"step {self.step} micro {self.micro} {self.phase}"
-        return f"[{self.choice or 'UNEXPLAINED'}] {at}: only {self.side}: {self.what} {self.op} {self.nbytes or ''} {self.detail}"
+        return f"[{self.choice or 'UNEXPLAINED'}] {at}: {self.side}: {self.what} {self.op} {self.nbytes or ''} {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,16 @@ class Comparison:
         """Names of the choices that accounted for something."""
         return frozenset(d.choice for d in self.differences if d.choice)
 
+    @property
+    def drift(self) -> int:
+        """The most by which the bytes alive on the two sides ever differed after an aligned operator."""
+        signs = {("real", "alloc"): 1, ("real", "free"): -1, ("ghost", "alloc"): -1, ("ghost", "free"): 1}
+        ahead = most = 0
+        for difference in self.differences:
+            ahead += signs.get((difference.side, difference.what), 0) * difference.nbytes
+            most = max(most, abs(ahead))
+        return most
+
 
 @dataclass
 class _Block:
@@ -137,11 +152,12 @@ def compare(real: Trace, ghost: Trace, choices: Sequence[Choice]) -> Comparison:
     """Hold `ghost` against `real` from the first micro-step on."""
     left, right = _blocks(real, "real", choices), _blocks(ghost, "ghost", choices)
     aligned, found = 0, list[Difference]()
-    for where in sorted(left.keys() | right.keys()):
+    for where in sorted(left.keys() | right.keys(), key=lambda at: (at[0], at[1], PHASES.index(at[2]))):
         mine, theirs = left.get(where, _Block()), right.get(where, _Block())
         pairs = _align(mine, theirs)
         aligned += len(pairs)
         found += _operators(where, mine, theirs, pairs, choices)
+        found += _unlike_pairs(where, mine, theirs, pairs)
         found += _memory(where, mine, theirs, pairs, choices)
     return Comparison(aligned, tuple(found))
 
@@ -201,8 +217,7 @@ def _paired(launch: Launch, side: Side, choices: Sequence[Choice]) -> Launch:
     for choice in choices:
         for number, pair in enumerate(choice.paired):
             if re.fullmatch(pair[0 if side == "real" else 1], launch.op):
-                key = (choice.name, number, tuple(reads)[: choice.same[0]], tuple(writes)[: choice.same[1]])  # type: ignore[arg-type]
-                return replace(launch, key=key)
+                return replace(launch, key=(choice.name, number, reads[: choice.same[0]], writes[: choice.same[1]]), choice=choice.name)
     return replace(launch, key=(launch.op, reads, writes, *counts))
 
 
@@ -226,6 +241,15 @@ def _operators(where: _Where, real: _Block, ghost: _Block, pairs: list[tuple[int
                 around = _other(block.launches[:number][::-1], launch.op), _other(block.launches[number + 1 :], launch.op)
                 choice = next((c.name for c in choices if c.accounts_for(side, launch, *around)), "")
                 yield Difference(choice, side, "operator", phase, step, micro, launch.op, launch.detail)
+
+
+def _unlike_pairs(where: _Where, real: _Block, ghost: _Block, pairs: list[tuple[int, int]]) -> Iterator[Difference]:
+    """Operators that stand for one another by a choice, and are not the same."""
+    step, micro, phase = where
+    for i, j in pairs:
+        a, b = real.launches[i], ghost.launches[j]
+        if (a.op, a.detail) != (b.op, b.detail):
+            yield Difference(a.choice, "both", "operator", phase, step, micro, a.op, f"{a.detail}, for {b.op} {b.detail}")
 
 
 def _other(launches: list[Launch], op: str) -> str:

@@ -34,7 +34,7 @@ KINDS: Final = (
 )
 KIND: Final = {name: code for code, name in enumerate(KINDS)}
 
-PLACES: Final = ("gpu", "host", "pinned", "nvme")
+PLACES: Final = ("gpu", "host", "pinned", "nvme", "managed")  # managed: cudaMallocManaged, on the GPU while there is room
 PLACE: Final = {name: code for code, name in enumerate(PLACES)}
 
 CATEGORIES: Final = ("weights", "gradients", "optimizer", "activations", "logits", "communication", "temporaries", "workspace")

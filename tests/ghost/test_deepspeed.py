@@ -78,7 +78,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trace]:
 
 def held(trace: Trace, place: str) -> dict[str, float]:
     """What `place` holds after the last step: bytes per parameter of the model, by category, none below 0.005."""
-    alive = set(trace.instructions["target"][trace.select("alloc")]) - set(trace.instructions["target"][trace.select("free")])
+    births = trace.select("alloc")
+    births = births[trace.instructions["phase"][births] != PHASE["save"]]  # what saving gathers stands until the collector runs
+    alive = set(trace.instructions["target"][births]) - set(trace.instructions["target"][trace.select("free")])
     total: Counter[str] = Counter()
     for storage in alive:
         if trace.storages["place"][storage] == PLACE[place]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from typing import Any, Final, cast
 
 import torch
@@ -124,6 +125,8 @@ def _partitioned_from_birth(recipe: Recipe, settings: dict[str, Any]) -> ExitSta
     """ZeRO-3 partitions each parameter as its module is made, so that no rank ever holds the whole (transformers `get_init_context`)."""
     from transformers.integrations import deepspeed as integration
 
+    # Transformers imports it when it first needs it; it compares PyTorch's own functions, some of which zero.Init replaces.
+    import_module("torch._dynamo")
     stack = ExitStack()
     keeps_positions = vars(integration).get("prevent_arange_dtype_change")  # Transformers 5: rotary tables stay in fp32
     if keeps_positions is not None:
