@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from membound import __version__
-from membound.cli import catalogue, doctor, predict
+from membound.cli import catalogue, doctor, predict, study
 from membound.cli.output import discard_output, write
 from membound.errors import MemboundError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("predict")(predict.predict)
+app.command("study")(study.study)
 app.command("catalogue")(catalogue.catalogue)
 app.command("doctor")(doctor.doctor)
 

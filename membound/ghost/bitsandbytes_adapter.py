@@ -1,4 +1,4 @@
-"""bitsandbytes on the ghost: its registered operators run fake; its 4-bit parameter, which wraps real bytes, does not."""
+"""bitsandbytes on the ghost: its registered operators run fake; its 4-bit parameter and its paged memory, which hold real bytes, do not."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from membound.ghost.private import FakeTensor
+from membound.ghost.recorder import Recorder
+from membound.trace.schema import PLACE
 
 
 class Params4bit(FakeTensor):
@@ -58,12 +60,30 @@ def _plain(parameter: Any) -> torch.Tensor:
     return data.contiguous()
 
 
-def install() -> None:
-    """Put the stand-in where bitsandbytes and its users look."""
+def install(recorder: Recorder) -> None:
+    """Put the stand-ins where bitsandbytes and its users look."""
     import bitsandbytes
 
     for module in (bitsandbytes.nn.modules, bitsandbytes.nn):
         vars(module)["Params4bit"] = _Maker
+    _page(recorder, vars(bitsandbytes.functional))
+
+
+def _page(recorder: Recorder, functional: dict[str, Any]) -> None:
+    """Paged optimizer states: CUDA managed memory, which PyTorch takes for host tensors and its allocator never sees (get_paged)."""
+
+    def get_paged(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None) -> Any:
+        made: Any = torch.empty(shape, dtype=dtype)
+        for number in recorder.adopt([made]):
+            recorder.builder.place(number, PLACE["managed"])
+        made.is_paged, made.page_deviceid = True, 0
+        return made
+
+    def fill(tensor: torch.Tensor, value: float, device: Any = None, prefetch: bool = True) -> None:
+        recorder.launch("kernel", "bitsandbytes.fill", writes=(tensor,))
+        torch.accelerator.synchronize()
+
+    functional |= {"get_paged": get_paged, "fill": fill, "prefetch_tensor": lambda tensor, to_cpu=False: None}
 
 
 class _MakerType(type):

@@ -55,10 +55,10 @@ def apply(model: nn.Module) -> None:
     for module in model.modules():
         name = type(module).__name__
         if name.endswith("RMSNorm"):
-            module.forward = MethodType(_norm(family.in_place_norms), module)  # type: ignore[method-assign]
+            module.forward = MethodType(_norm(family.in_place_norms), module)
         elif name.endswith("MLP"):
-            module.forward = MethodType(_mlp(family.activation), module)  # type: ignore[method-assign]
-    model.forward = MethodType(_causal_forward, model)  # type: ignore[method-assign]
+            module.forward = MethodType(_mlp(family.activation), module)
+    model.forward = MethodType(_causal_forward, model)
 
 
 def _norm(in_place: bool) -> Any:
@@ -79,4 +79,4 @@ def _mlp(kind: str) -> Any:
 def _causal_forward(self: Any, input_ids: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> CausalLMOutputWithPast:
     """lce_forward in training: no logits."""
     hidden = self.model(input_ids=input_ids, **kwargs).last_hidden_state
-    return CausalLMOutputWithPast(loss=liger_loss.causal_loss(hidden, self.lm_head.weight, labels))  # type: ignore[arg-type]
+    return CausalLMOutputWithPast(loss=liger_loss.causal_loss(hidden, self.lm_head.weight, labels))

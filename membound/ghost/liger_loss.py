@@ -38,7 +38,7 @@ class _FusedLoss(torch.autograd.Function):
         of_weight = torch.zeros_like(weight) if weight.requires_grad and hidden.requires_grad else None
         losses = torch.zeros(hidden.shape[0], dtype=torch.float32, device=hidden.device)
         (target != _IGNORED).sum().item()
-        size = chunk_of(*hidden.shape, weight.shape[0])
+        size = chunk_of(hidden.shape[0], hidden.shape[1], weight.shape[0])
         storage = torch.empty((size, weight.shape[0]), dtype=hidden.dtype, device=hidden.device) if _writes_out(hidden, weight) else None
         for begin in range(0, hidden.shape[0], size):
             part = slice(begin, begin + size)

@@ -47,6 +47,7 @@ def quantise(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Modul
             module.bias = biases[name]
     cast(Any, model).is_loaded_in_4bit = True
     cast(Any, model).quantization_method = "bitsandbytes"
+    cast(Any, model).config._is_quantized = True  # 4-bit weights have no type for flash attention to compute in: it takes the model's
     return model
 
 
@@ -75,8 +76,8 @@ def add_adapters(model: nn.Module, job: Job) -> nn.Module:
         return cast(nn.Module, get_peft_model(model, config, autocast_adapter_dtype=_fp32_adapters(recipe)))
     except ValueError as error:
         missing = "not found in the base model" in str(error)
-        why = "no such layers" if missing else f"PEFT refuses: {str(error).partition('. ')[0][:200]}"
-        cure = f"{why}; the linear layers of {job.model} are {', '.join(linear_layers(model))}; or write all-linear"
+        why = "not found in the base model" if missing else f"PEFT refuses them ({str(error).partition('. ')[0][:200]}) on the base model"
+        cure = f"{why} of {job.model}, whose linear layers are {', '.join(linear_layers(model))}; or write all-linear"
         raise InputError("recipe.lora.targets", recipe.lora.targets, cure) from None
 
 
