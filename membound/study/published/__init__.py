@@ -1,0 +1,1 @@
+"""Memory that others measured and published, and what Job, Machine and quantity each row stands for."""

@@ -1,0 +1,85 @@
+"""Published readings of memory: facts, each with the source that prints it."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from membound.errors import RecordError
+
+_FILE: Final = "data/published_memory.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One reading, as its source gives it: text where the source has text, None where it is silent."""
+
+    id: str
+    source: str
+    model: str
+    task: str
+    gpu: str
+    gpus: int | None
+    strategy: str
+    precision: str
+    seq_len: int | None
+    """Tokens in a row; None where the source gives none, or rows of different lengths."""
+    micro_batch: int | None
+    accumulation: int | None
+    optimizer: str
+    attention: str
+    """Attention and other kernels."""
+    metric: str
+    value: float
+    unit: str
+    notes: str
+    recompute: str
+    group: str
+
+    @property
+    def kernels(self) -> str:
+        """What follows `kernels=` in `attention`."""
+        return self.attention.partition("kernels=")[2]
+
+
+def read() -> list[Row]:
+    """All rows, in the order of the file. Raises `RecordError` if two share an id."""
+    text = resources.files("membound.study").joinpath(_FILE).read_text(encoding="utf-8")
+    rows = [_row(entry) for entry in csv.DictReader(text.splitlines())]
+    twice = {row.id for row in rows if sum(other.id == row.id for other in rows) > 1}
+    if twice:
+        raise RecordError(f"{_FILE}: {', '.join(sorted(twice))} stand there twice")
+    return rows
+
+
+def _row(entry: dict[str, str]) -> Row:
+    return Row(
+        id=entry["id"],
+        source=entry["source"],
+        model=entry["model"],
+        task=entry["task"],
+        gpu=entry["gpu"],
+        gpus=_count(entry["n_gpus"]),
+        strategy=entry["strategy"],
+        precision=entry["precision"],
+        seq_len=_count(entry["seq_len"]),
+        micro_batch=_count(entry["micro_batch"]),
+        accumulation=_count(entry["grad_accum"]),
+        optimizer=entry["optimizer"],
+        attention=entry["attention_impl"],
+        metric=entry["metric"],
+        value=float(entry["value"]),
+        unit=entry["unit"],
+        notes=entry["notes"],
+        recompute=entry["act_ckpt"],
+        group=entry["group"],
+    )
+
+
+def _count(text: str) -> int | None:
+    try:
+        return int(float(text))
+    except ValueError:
+        return None
