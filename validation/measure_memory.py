@@ -104,12 +104,23 @@ def measure(name: str) -> dict[str, Any]:
     stats = torch.cuda.memory_stats()
     used = pynvml.nvmlDeviceGetMemoryInfo(handle).used
     return {
-        "allocated": stats["allocated_bytes.all.peak"], "active": stats["active_bytes.all.peak"], "requested": stats["requested_bytes.all.peak"],
-        "reserved": stats["reserved_bytes.all.peak"], "reserved_end": stats["reserved_bytes.all.current"], "retries": stats["num_alloc_retries"],
-        "used_before": before, "context_bare": bare - before, "used_end": used - before, "outside": used - before - stats["reserved_bytes.all.current"],
-        "host_rss": psutil.Process().memory_info().rss, "host_rss_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "host_pinned": torch.cuda.host_memory_stats() if hasattr(torch.cuda, "host_memory_stats") else None, "seconds": time.time() - started, "phases": watcher.peaks, "events": history.compact(),
-    }  # fmt: skip
+        "allocated": stats["allocated_bytes.all.peak"],
+        "active": stats["active_bytes.all.peak"],
+        "requested": stats["requested_bytes.all.peak"],
+        "reserved": stats["reserved_bytes.all.peak"],
+        "reserved_end": stats["reserved_bytes.all.current"],
+        "retries": stats["num_alloc_retries"],
+        "used_before": before,
+        "context_bare": bare - before,
+        "used_end": used - before,
+        "outside": used - before - stats["reserved_bytes.all.current"],
+        "host_rss": psutil.Process().memory_info().rss,
+        "host_rss_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "host_pinned": torch.cuda.host_memory_stats() if hasattr(torch.cuda, "host_memory_stats") else None,
+        "seconds": time.time() - started,
+        "phases": watcher.peaks,
+        "events": history.compact(),
+    }
 
 
 class _Peaks:
@@ -127,7 +138,6 @@ class _Peaks:
         def run() -> Any:
             torch.cuda.synchronize()
             start = torch.cuda.memory_allocated()
-            torch._C._cuda_resetPeakMemoryStats  # noqa: B018
             yield
             torch.cuda.synchronize()
             self.peaks.append([name, step, micro, start, torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated(), time.time()])
@@ -190,9 +200,14 @@ def _peaks(trace: Any) -> dict[str, Any]:
 
     gpu = replay(trace, machine("h200")).gpu
     return {
-        "allocated": gpu.allocated_peak, "active": gpu.active_peak, "reserved": gpu.reserved_peak, "steady_reserved": gpu.steady_reserved_peak,
-        "context": gpu.context, "libraries": gpu.libraries, "moment": [gpu.moment.phase, gpu.moment.step, gpu.moment.op, gpu.moment.line],
-    }  # fmt: skip
+        "allocated": gpu.allocated_peak,
+        "active": gpu.active_peak,
+        "reserved": gpu.reserved_peak,
+        "steady_reserved": gpu.steady_reserved_peak,
+        "context": gpu.context,
+        "libraries": gpu.libraries,
+        "moment": [gpu.moment.phase, gpu.moment.step, gpu.moment.op, gpu.moment.line],
+    }
 
 
 def environment() -> dict[str, Any]:

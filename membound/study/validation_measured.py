@@ -53,6 +53,8 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
 def _compared(record: dict[str, Any], file: Path, machine: str, predictor: Predictor, heard: Callable[[str], None]) -> Measured:
     name, environment = str(record["name"]), dict(record["environment"])
     measured = {key: float(record[key]) for key in PAIRS if key in record}
+    if "invalid" in record:  # the run did not do what its job asks; the record says why
+        return Measured(name, file.name, environment, {}, {}, f"not comparable: {record['invalid']}")
     if "error" in record:
         return Measured(name, file.name, environment, {}, {}, str(record["error"]).strip().splitlines()[-1][:300])
     heard(f"measured: {name}")

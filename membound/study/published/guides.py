@@ -34,21 +34,25 @@ def torchtune(row: Row) -> Outcome:
     """README's ladder "Optimization flags": Llama-3.2-3B, each row one more flag than the last."""
     step = row.attention.partition("cumulative step ")[2]
     if row.group != "torchtune-ladder":
-        compiled = row.group == "torchtune" or "torch.compile" in row.notes
-        return LeftOut(row, *_TORCHTUNE["compiled" if compiled else "unpacked"])
-    if not step.startswith("1:"):
-        return LeftOut(row, *_TORCHTUNE["unpacked" if step.startswith("0:") else "compiled"])
+        return LeftOut(row, *_TORCHTUNE["unpacked" if row.group == "torchtune-old" else "table"])
+    if step[:2] not in {"1:", "2:"}:
+        return LeftOut(row, *_TORCHTUNE["unpacked" if step.startswith("0:") else "later"])
     assert row.seq_len is not None
-    recipe = {"precision": "bf16", "micro_batch": row.micro_batch, "max_grad_norm": 0}
-    settings = ("packed rows carry a block-diagonal mask there and none here",)
+    compiled = step.startswith("2:")
+    recipe = {"precision": "bf16", "micro_batch": row.micro_batch, "max_grad_norm": 0, "kernels": "compile" if compiled else "eager"}
+    settings = ["packed rows carry a block-diagonal mask there and none here"]
+    if compiled:
+        settings.append("torchtune compiles the loss as well as each layer")
     unit = "GiB, printed as GiB: get_memory_stats divides active_bytes.all.peak by 1024^3"
     place = machine(row.gpu, 1)
     assert place is not None
-    return Comparable(row, job("llama-3.2-3b", row.seq_len, 1, recipe), place, "torchtune", ACTIVE, row.value * GIB, True, unit, settings)
+    asked = job("llama-3.2-3b", row.seq_len, 1, recipe)
+    return Comparable(row, asked, place, "torchtune", ACTIVE, row.value * GIB, True, unit, tuple(settings))
 
 
 _TORCHTUNE: Final = {
-    "compiled": ("kernels not modelled", "torch.compile (and the flags that come after it in the ladder)"),
+    "later": ("kernels not modelled", "chunked cross-entropy, and the flags that come after it in the ladder"),
+    "table": ("settings not stated", "optimizer and recomputation, which differ from row to row"),
     "unpacked": ("length of rows not stated", "unpacked Alpaca: the peak is set by the longest batch met, which is not given"),
 }
 
