@@ -57,6 +57,7 @@ with FakeTensorMode():
     tracker.track_external(model, optimizer)
     with tracker:
         for _ in range(2):
+            tracker.reset_mod_stats()
             ids = torch.ones(1, 512, dtype=torch.int64)
             model(input_ids=ids, labels=ids).loss.backward()
             optimizer.step()

@@ -51,6 +51,14 @@ def fake_mode() -> FakeTensorMode:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
+def lift_from_host() -> None:
+    """In this thread, tensors made from Python numbers begin on the host, as the fake mode wants.
+
+    The mode sees to it in the thread that enters it; autograd runs backward, and recomputation with it, in a thread of its own.
+    """
+    torch._C._set_only_lift_cpu_tensors(True)
+
+
 def make_fake(mode: FakeTensorMode, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """A new tensor without bytes that plays to be on `device`."""
     with torch._C._DisableTorchDispatch():

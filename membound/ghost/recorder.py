@@ -5,13 +5,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any
 
 import torch
 
 from membound.ghost import device
 from membound.ghost.operators import Operator, learn
-from membound.ghost.private import DEVICE_OF, DispatchMode, FakeTensor, device_type, group_size, storage_key
+from membound.ghost.private import DEVICE_OF, DispatchMode, FakeTensor, device_type, group_size, lift_from_host, storage_key
 from membound.ghost.shortcut import Shortcut
 from membound.ghost.whereabouts import Whereabouts
 from membound.trace.builder import TraceBuilder
@@ -46,6 +47,7 @@ class Recorder(DispatchMode):
         self.gpu = gpu
         self.shortcut: Shortcut | None = None
         self._paused = 0
+        self._threads: set[int] = set()
         self.made_by: dict[int, str] = {}
         self._handlers = handlers or {}
         self._hidden = hidden or {}
@@ -62,6 +64,10 @@ class Recorder(DispatchMode):
             return NotImplemented  # a sharded tensor: its own rule runs first, its local operations come back here
         if func is DEVICE_OF:
             return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
+        if get_ident() not in self._threads:
+            self._threads.add(get_ident())
+            if self.shortcut is not None:
+                lift_from_host()
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
