@@ -203,6 +203,8 @@ def _check_quantised(recipe: Recipe) -> None:
         return
     if recipe.precision in {"fp32", "fp16-mixed"}:
         raise InputError("recipe.precision", recipe.precision, "QLoRA computes in bf16: write bf16 or bf16-mixed")
+    if recipe.engine == "fsdp":
+        raise InputError("recipe.engine", "fsdp", "4-bit weights under FSDP2 are not supported yet: use ddp or deepspeed, or method lora")
     if recipe.offload.params != "none":
         raise InputError("recipe.offload.params", recipe.offload.params, "DeepSpeed offloads no NF4 weights: offload the optimizer only, or use lora")
 

@@ -127,3 +127,8 @@ def test_deepspeed_json_is_read_or_refused(content: str | None, told: str, tmp_p
         path.write_text(content)
     with pytest.raises(InputError, match=told):
         deepspeed_json(str(path))
+
+
+def test_quantised_weights_under_fsdp_are_refused_rather_than_left_dense() -> None:
+    with pytest.raises(InputError, match=r"^recipe\.engine: 'fsdp': 4-bit weights"):
+        Job.model_validate({"model": "tiny", "data": {"seq_len": 8}, "gpus": 2, "recipe": {"method": "qlora", "engine": "fsdp"}})
