@@ -18,8 +18,8 @@ from membound.replay.allocator_blocks import Block
 from membound.replay.caching_allocator import CachingAllocator, OutOfMemory
 from membound.replay.memory_program import ALLOC, EMPTY, FREE, RECORD, SYNC, USE, WAIT, MemoryProgram
 
-# Launches that the driver queues before it makes the host wait: 1,024, as NVIDIA's developers state (forums.developer.nvidia.com, "CUDA kernel
-# launch queue depth"); it is not documented and may differ among drivers.
+# Launches that the driver queues before it makes the host wait. NVIDIA documents no number; about a thousand is what programmers observe.
+# An assumption, not read from a source or measured by us.
 QUEUE = 1024
 
 
