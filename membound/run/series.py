@@ -2,7 +2,8 @@
 
     gpu     one row per GPU and 20 ms      `time` (s since the Run began, start of the bin), `gpu` (0 .. all GPUs - 1), curves
     host    one row per node and second    `time`, `node`, curves
-    marks   one row per span               `start`, `end` (s; null while open), `rank`, `kind` (step, micro-step, phase, mark), `name`, `step`, `micro`
+    marks   one row per span               `start`, `end` (s; null while open), `rank`, `name`, `step`, `micro`,
+                                           `kind` (step, micro-step, phase, mark)
     curves  one row per curve of the Run   where it comes from: see `CURVE_TABLE`
 
 A value that could not be read is null, never 0; `curves` says how many are, and why.
@@ -99,4 +100,4 @@ def curve(table: str, name: str) -> Curve:
     return _BY_NAME[table, name]
 
 
-_BY_NAME: Final = {(each.table, each.name): each for each in CURVES}
+_BY_NAME: Final[dict[tuple[str, str], Curve]] = {(each.table, each.name): each for each in CURVES}
