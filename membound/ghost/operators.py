@@ -24,6 +24,8 @@ _EMPTY = {
 _COPIES = {"copy_", "_to_copy", "_copy_from", "_copy_from_and_resize"}
 _COLLECTIVES = {"c10d", "_c10d_functional", "c10d_functional"}
 _NO_COLLECTIVES = {"wait_tensor", "barrier"}
+# Arguments that change when an operation runs, or how much of it, and that no operand shows.
+_FLAGS = {"is_causal", "causal", "non_blocking", "asyncOp", "async_op"}
 # c10d's schemas do not say so, but those in place write their first argument (torch/csrc/distributed/c10d/Ops.cpp).
 _IN_PLACE = "c10d"
 # fsdp::all_gather_copy_in copies this rank's shard into its place in the gathered buffer, and returns that place first.
@@ -103,6 +105,15 @@ class Operator:
     copy: bool
     collective: bool
     flops: Callable[..., int] | None
+    flag: tuple[int, str, bool] | None = None
+    """Position, name and default of the argument that the Trace keeps as `flag`: causal attention, a copy or a collective that the host does not wait for."""
+
+    def flagged(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+        """The Trace's `flag` of a call, 0 or 1."""
+        if self.flag is None:
+            return 0
+        position, name, default = self.flag
+        return int(bool(args[position] if position < len(args) else kwargs.get(name, default)))
 
     @property
     def mutates(self) -> bool:
@@ -127,4 +138,5 @@ def learn(func: Any) -> Operator:
         copy=base in _COPIES,
         collective=space in _COLLECTIVES and base not in _NO_COLLECTIVES,
         flops=_FLOPS.get(base) or FLOP_FORMULAS.get(func._overloadpacket),
+        flag=next(((i, a.name, bool(a.default_value)) for i, a in enumerate(arguments) if a.name in _FLAGS), None),
     )

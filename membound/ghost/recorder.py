@@ -134,7 +134,8 @@ class Recorder(DispatchMode):
             self._take_hidden(operator, args, stream, code)
             if operator.flops is not None:
                 flops = float(operator.flops(*args, **kwargs, out_val=out))
-        row = self.builder.add(kind, code, stream, -1, nbytes, flops, group_size(args) if kind == _COLLECTIVE else 0)
+        ranks = group_size(args) if kind == _COLLECTIVE else 0
+        row = self.builder.add(kind, code, stream, -1, nbytes, flops, ranks, operator.flagged(args, kwargs))
         if kind != _VIEW:
             self._operands(row, inputs, written)
         for _, storage in written:
@@ -165,10 +166,10 @@ class Recorder(DispatchMode):
     def _operands(self, row: int, inputs: list[Any], written: list[Any]) -> None:
         for tensor, storage in inputs:
             nbytes, shape = self._shape(tensor)
-            self.builder.operand(row, 0, storage, nbytes, shape)
+            self.builder.operand(row, 0, storage, nbytes, shape, _offset(tensor))
         for tensor, storage in written:
             nbytes, shape = self._shape(tensor)
-            self.builder.operand(row, 1, storage, nbytes, shape)
+            self.builder.operand(row, 1, storage, nbytes, shape, _offset(tensor))
 
     def _take_hidden(self, operator: Operator, args: tuple[Any, ...], stream: int, code: int) -> None:
         rule = self._hidden.get(operator.name)
@@ -275,6 +276,10 @@ def _moved(inputs: list[tuple[torch.Tensor, int]], written: list[tuple[torch.Ten
     """Bytes of a collective as NCCL counts them: what a rank gathers, scatters or reduces in all, the larger of what it gives and gets."""
     got = {id(tensor) for tensor, _ in written}
     return max(_total(written), _total([pair for pair in inputs if id(pair[0]) not in got]))
+
+
+def _offset(tensor: torch.Tensor) -> int:
+    return int(tensor.storage_offset()) * tensor.element_size()
 
 
 def _total(pairs: list[tuple[torch.Tensor, int]]) -> int:

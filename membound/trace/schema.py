@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 # What an instruction can be. Order is the code that is stored: append only.
 KINDS: Final = (
@@ -57,6 +57,7 @@ INSTRUCTIONS: Final[dict[str, Any]] = {
     "nbytes": np.int64,  # of alloc, free, copy, collective (per rank, as the operation counts)
     "flops": np.float64,
     "ranks": np.int32,  # size of a collective's group, else 0
+    "flag": np.int8,  # 1: attention is causal, a copy does not block the host, a collective is asynchronous
 }
 OPERANDS: Final[dict[str, Any]] = {
     "instruction": np.int32,
@@ -64,6 +65,7 @@ OPERANDS: Final[dict[str, Any]] = {
     "storage": np.int32,
     "nbytes": np.int64,  # touched: broadcast dimensions count once
     "shape": np.int32,  # header.shapes: 'bf16[4,512,4096]'
+    "offset": np.int64,  # first byte touched, from the storage's start
 }
 STORAGES: Final[dict[str, Any]] = {
     "place": np.int8,
