@@ -29,18 +29,18 @@ MAY_IMPORT = {
     "replay": SPEC | {"trace", "run", "cost"},
     "programs": SPEC,
     "ghost": SPEC | {"trace", "programs"},
-    "measure": SPEC | {"trace", "run", "programs"},
+    "measure": SPEC | {"trace", "run", "programs", "__init__"},
     # Exports also write out the trace and the replay that a predicted Run came from.
     "report": BASE | {"run", "trace", "replay"},
     "study": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "__init__"},
     "cli": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "study", "report", "__init__"},
-    "__init__": SPEC | {"run", "study"},
+    "__init__": SPEC | {"run", "study", "measure"},
     "__main__": {"cli"},
 }
 WITHOUT_TORCH = {"errors", "units", "folders", "spec", "trace", "run", "cost", "replay", "study", "report", "cli", "__init__", "__main__"}
 TORCH_PACKAGES = {"torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate"}
 # The ghost's doors for those who have no torch.
-TORCHLESS_FILES = {"ghost/__init__.py", "ghost/capture.py", "ghost/child.py"}
+TORCHLESS_FILES = {"ghost/__init__.py", "ghost/capture.py", "ghost/child.py", "ghost/row_lengths.py"}
 # Public, though it begins with an underscore: operators as the dispatcher names them, and the dispatch mode's own module.
 PUBLIC_IN_SPITE = {"torch.utils._python_dispatch", "torch.utils._pytree"}
 

@@ -6,7 +6,7 @@ A family of operations is one file with one final `Law`. Kernels come as arrays,
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,11 @@ class Kernels:
     """Bytes that really go to HBM; [n]."""
     touched: Array
     """Bytes of all operands, wherever they come from; [n]."""
+    flag: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """The Trace's flag: 1 where attention is causal; [n], or empty where none is."""
+
+    even: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Whether all operands are of one type, one shape and one dense layout, so that threads load them in wide steps; [n], or empty: all are."""
 
     def __len__(self) -> int:
         return len(self.op)

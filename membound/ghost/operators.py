@@ -106,7 +106,7 @@ class Operator:
     collective: bool
     flops: Callable[..., int] | None
     flag: tuple[int, str, bool] | None = None
-    """Position, name and default of the argument that the Trace keeps as `flag`: causal attention, a copy or a collective that the host does not wait for."""
+    """Position, name and default of the argument that the Trace keeps as `flag`: causal attention, a copy or a collective without waiting."""
 
     def flagged(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """The Trace's `flag` of a call, 0 or 1."""

@@ -16,7 +16,7 @@ from membound.ghost.private import DEVICE_OF, DispatchMode, FakeTensor, device_t
 from membound.ghost.shortcut import Shortcut
 from membound.ghost.whereabouts import Whereabouts
 from membound.trace.builder import TraceBuilder
-from membound.trace.schema import CATEGORY, KIND, PLACE
+from membound.trace.schema import CATEGORY, KIND, LAYOUT, PLACE
 
 _KERNEL, _VIEW, _H2D, _D2H, _COLLECTIVE, _HOST = (KIND[k] for k in ("kernel", "view", "copy_h2d", "copy_d2h", "collective", "host"))
 _ACTIVATIONS, _TEMPORARIES, _COMMUNICATION = (CATEGORY[c] for c in ("activations", "temporaries", "communication"))
@@ -54,7 +54,7 @@ class Recorder(DispatchMode):
         self._operators: dict[Any, tuple[Operator, int, Handler | None]] = {}
         self._ids: dict[int, int] = {}
         self._refs: dict[int, Any] = {}
-        self._shapes: dict[tuple[Any, ...], tuple[int, int]] = {}
+        self._shapes: dict[tuple[Any, ...], tuple[int, int, int]] = {}
         self._stream_of: dict[int, int] = {}
 
     # -- dispatch ---------------------------------------------------------------------------------------------------------
@@ -165,11 +165,11 @@ class Recorder(DispatchMode):
 
     def _operands(self, row: int, inputs: list[Any], written: list[Any]) -> None:
         for tensor, storage in inputs:
-            nbytes, shape = self._shape(tensor)
-            self.builder.operand(row, 0, storage, nbytes, shape, _offset(tensor))
+            nbytes, shape, layout = self._shape(tensor)
+            self.builder.operand(row, 0, storage, nbytes, shape, _offset(tensor), layout)
         for tensor, storage in written:
-            nbytes, shape = self._shape(tensor)
-            self.builder.operand(row, 1, storage, nbytes, shape, _offset(tensor))
+            nbytes, shape, layout = self._shape(tensor)
+            self.builder.operand(row, 1, storage, nbytes, shape, _offset(tensor), layout)
 
     def _take_hidden(self, operator: Operator, args: tuple[Any, ...], stream: int, code: int) -> None:
         rule = self._hidden.get(operator.name)
@@ -260,7 +260,7 @@ class Recorder(DispatchMode):
         if self.builder.position.step >= 0 and self.builder.category_of(storage) in {_ACTIVATIONS, _TEMPORARIES}:
             self.builder.categorise(storage, category)
 
-    def _shape(self, tensor: torch.Tensor) -> tuple[int, int]:
+    def _shape(self, tensor: torch.Tensor) -> tuple[int, int, int]:
         key = (tensor.shape, tensor.stride(), tensor.dtype)
         known = self._shapes.get(key)
         if known is None:
@@ -268,7 +268,8 @@ class Recorder(DispatchMode):
             for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
                 touched *= size if stride else 1
             text = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}".replace(" ", "")
-            known = self._shapes[key] = (touched * tensor.element_size(), self.builder.shapes.code(text))
+            layout = LAYOUT[_layout(tuple(tensor.shape), tuple(tensor.stride()))]
+            known = self._shapes[key] = (touched * tensor.element_size(), self.builder.shapes.code(text), layout)
         return known
 
 
@@ -276,6 +277,24 @@ def _moved(inputs: list[tuple[torch.Tensor, int]], written: list[tuple[torch.Ten
     """Bytes of a collective as NCCL counts them: what a rank gathers, scatters or reduces in all, the larger of what it gives and gets."""
     got = {id(tensor) for tensor, _ in written}
     return max(_total(written), _total([pair for pair in inputs if id(pair[0]) not in got]))
+
+
+def _layout(shape: tuple[int, ...], strides: tuple[int, ...]) -> str:
+    """How a tensor lies in memory: see `membound.trace.schema.LAYOUTS`. Sizes of 1 may have any stride."""
+    dense = [(stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1]
+    if _packed(reversed(dense)):
+        return "contiguous"
+    return "permuted" if _packed(sorted(dense)) else "other"
+
+
+def _packed(dimensions: Iterable[tuple[int, int]]) -> bool:
+    """Whether dimensions of (stride, size), the innermost first, leave no gap."""
+    expected = 1
+    for stride, size in dimensions:
+        if stride != expected:
+            return False
+        expected *= size
+    return True
 
 
 def _offset(tensor: torch.Tensor) -> int:

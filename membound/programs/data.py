@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from membound.errors import InputError
 from membound.spec.job import Data
+from membound.spec.lengths import stored
 
 IGNORE = -100
 
@@ -89,16 +89,15 @@ def needs_mask(data: Data, micro_batch: int) -> bool:
     return data.padded and micro_batch > 1
 
 
-def alpaca_lengths() -> list[int]:
-    """Token counts of Alpaca rows under the Llama tokenizer, before truncation (source within the file)."""
-    text = resources.files("membound.spec").joinpath("data/lengths/alpaca.json").read_text()
-    return list(json.loads(text)["tokens"])
+def row_counts(path: str, tokenizer: str) -> list[int]:
+    """Token counts of the rows of a user's file, before truncation. Raises `InputError`."""
+    return [len(row.ids) for row in _tokenised(path, tokenizer)]
 
 
 def _source(data: Data, vocabulary: int) -> list[Row]:
     if data.path is not None and data.tokenizer is not None:
         return [_truncate(row, data.cap) for row in _tokenised(data.path, data.tokenizer)]
-    lengths = [data.seq_len] if data.seq_len is not None else alpaca_lengths()
+    lengths = [data.seq_len] if data.seq_len is not None else stored("alpaca")
     draw = random.Random(0)
     return [_random_row(draw, min(length, data.cap), vocabulary) for length in lengths[:512]]
 

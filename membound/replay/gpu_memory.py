@@ -13,12 +13,16 @@ from membound.replay.caching_allocator import CachingAllocator
 from membound.replay.memory_program import Column, Flags, MemoryProgram, again, program, step_begins, with_middle_repeated
 from membound.replay.outside import Outside, outside
 from membound.replay.result import Curve, GpuMemory
+from membound.replay.walked import Forgetful, Memo, Walked, walked
 from membound.spec.machine import Machine
 from membound.trace.schema import CATEGORIES, KIND, Trace
 from membound.units import show
 
 # Turns of a cycle that are replayed beyond the captured one: in the first the allocator meets its own leftovers, in the second it has settled.
 _TURNS = 2
+
+
+_FORGETFUL = Forgetful()
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class _Script:
         return int(rows[event])
 
 
-def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings) -> GpuMemory:
+def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL) -> GpuMemory:
     """Replay the GPU's part of `trace` on `machine`.
 
     Allocated is as PyTorch counts it, in whole blocks. Peaks are those of an allocator without limit; but where the GPU's limit makes PyTorch
@@ -47,14 +51,14 @@ def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings) -> G
     """
     script = _script(trace, machine)
     free = replace(settings, per_process_memory_fraction=1.0)
-    walk = _walk(script, CachingAllocator(None, free))
+    walk = _walk(script, None, free, None, memo)
     around = outside(trace, machine)
-    limited = _limited(script, machine, around, settings, max(walk.reserved, default=0))
+    limited = _limited(script, machine, around, settings, walk.reserved_peak, memo)
     why = _why(trace, script, machine, around, walk, limited, settings.per_process_memory_fraction)
     shown = limited if limited is not None and limited.failure is None else walk
     result = _result(trace, script, shown, machine, around)
-    retries = limited.allocator.num_alloc_retries if limited is not None else 0
-    snapshot = {} if shown is walk else {"reserved_without_limit": max(walk.reserved, default=0)}
+    retries = limited.retries if limited is not None else 0
+    snapshot = {} if shown is walk else {"reserved_without_limit": walk.reserved_peak}
     return replace(result, fits=why is None, why=why, retries=retries, snapshot=snapshot)
 
 
@@ -71,28 +75,33 @@ def _launched(trace: Trace) -> Column:
     return np.cumsum(np.isin(trace.instructions["kind"], kinds)).astype(np.int64)
 
 
-def _walk(script: _Script, allocator: CachingAllocator) -> Walk:
-    walk = Walk(allocator, script.launched)
-    walk.go(script.whole)
-    if walk.failure is None and script.turns is not None:
-        walk.go(script.turns)
-    return walk
+def _walk(script: _Script, capacity: int | None, settings: AllocatorSettings, total: int | None, memo: Memo) -> Walked:
+    def walk() -> Walk:
+        walk = Walk(CachingAllocator(capacity, settings, total), script.launched)
+        walk.go(script.whole)
+        if walk.failure is None and script.turns is not None:
+            walk.go(script.turns)
+        return walk
+
+    programs = [script.whole] if script.turns is None else [script.whole, script.turns]
+    columns = [column for each in programs for column in (each.action, each.row, each.target, each.stream, each.nbytes)]
+    return walked(walk, [*columns, script.launched, capacity, settings, total], memo)
 
 
-def _limited(script: _Script, machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int) -> Walk | None:
+def _limited(script: _Script, machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int, memo: Memo) -> Walked | None:
     """The walk of an allocator that has what the GPU really leaves it; None where the limit is never met."""
     total = int(machine.gpu.hbm.capacity) - around.kept_back.nominal
     capacity = total - around.context.nominal - around.libraries.nominal
     if wanted <= min(capacity, int(settings.per_process_memory_fraction * total)) and settings.garbage_collection_threshold == 0.0:
         return None
-    return _walk(script, CachingAllocator(max(capacity, 0), settings, max(total, 0)))
+    return _walk(script, max(capacity, 0), settings, max(total, 0), memo)
 
 
-def _why(trace: Trace, script: _Script, machine: Machine, around: Outside, walk: Walk, limited: Walk | None, share: float) -> str | None:
+def _why(trace: Trace, script: _Script, machine: Machine, around: Outside, walk: Walked, limited: Walked | None, share: float) -> str | None:
     if limited is None or limited.failure is None:
         return None
     failure = limited.failure
-    needs = max(walk.reserved, default=0) + around.context.nominal + around.libraries.nominal
+    needs = walk.reserved_peak + around.context.nominal + around.libraries.nominal
     total = max(machine.gpu.hbm.capacity - around.kept_back.nominal, 0)
     offers = show(total, "B") + (f", of which PyTorch may take {show(share * total, 'B')}" if share < 1.0 else "")
     at = breakdown.moment(trace, script.row(len(limited.sizes)))
@@ -102,8 +111,8 @@ def _why(trace: Trace, script: _Script, machine: Machine, around: Outside, walk:
     )
 
 
-def _result(trace: Trace, script: _Script, walk: Walk, machine: Machine, around: Outside) -> GpuMemory:
-    sizes, reserved = walk.columns()
+def _result(trace: Trace, script: _Script, walk: Walked, machine: Machine, around: Outside) -> GpuMemory:
+    sizes, reserved = walk.sizes, walk.reserved
     count = len(script.whole)
     live = np.cumsum(sizes[:count])
     peak = int(np.argmax(live)) if count else -1
@@ -114,7 +123,7 @@ def _result(trace: Trace, script: _Script, walk: Walk, machine: Machine, around:
     return GpuMemory(
         allocated_peak=allocated,
         reserved_peak=reserved_peak,
-        active_peak=walk.allocator.active_peak,
+        active_peak=walk.active_peak,
         steady_allocated_peak=int(live[script.last_step :].max(initial=0)),
         steady_reserved_peak=int(reserved[script.last_step :].max(initial=0)),
         context=context,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost.host_base import host_base
+from membound.cost.linux_memory import offered, page_tables
 from membound.replay import breakdown
 from membound.replay.allocator_settings import AllocatorSettings
 from membound.replay.outside import ranks_on_node
@@ -55,18 +56,22 @@ def host_memory(trace: Trace, machine: Machine, settings: AllocatorSettings) -> 
     peak = int(np.argmax(held)) if len(held) else -1
     base = host_base(ranks).nominal
     each = _by_category(trace, curves, peak)
-    by_category = {name: nbytes * (1 if name == SAVED else ranks) for name, nbytes in each.items()} | {"system and processes": base}
-    used = int(held.max(initial=0)) + base
+    by_category = {name: nbytes * (1 if name == SAVED else ranks) for name, nbytes in each.items()}
+    tables = page_tables(int(held.max(initial=0)))
+    by_category |= {"page tables": tables} if tables else {}
+    by_category["system and processes"] = base
+    used = int(held.max(initial=0)) + tables + base
     pinned = int(np.argmax(curves.reserved)) if len(held) else -1
     capacity = int(machine.host.capacity)
+    fits = used <= offered(capacity)
     return HostMemory(
         used_peak=used,
         pinned_peak=int(curves.reserved.max(initial=0)) * ranks,
         pageable_peak=int(((curves.pageable - curves.alone) * ranks + curves.alone).max(initial=0)),
         base=base,
         capacity=capacity,
-        fits=used <= capacity,
-        why=None if used <= capacity else _why(trace, machine, by_category, used, int(curves.rows[peak]) if peak >= 0 else -1),
+        fits=fits,
+        why=None if fits else _why(trace, machine, by_category, used, int(curves.rows[peak]) if peak >= 0 else -1),
         by_category=by_category,
         rounding=int(curves.used[pinned] - curves.requested[pinned]) * ranks if pinned >= 0 else 0,
     )
@@ -142,6 +147,7 @@ def _saved(trace: Trace) -> npt.NDArray[np.bool_]:
 def _why(trace: Trace, machine: Machine, by_category: dict[str, int], used: int, row: int) -> str:
     largest = max(by_category, key=lambda name: by_category[name])
     return (
-        f"each node needs {show(used, 'B')} of host memory and {machine.name} has {show(machine.host.capacity, 'B')}: "
+        f"each node needs {show(used, 'B')} of host memory and {machine.name} has {show(machine.host.capacity, 'B')}, "
+        f"of which Linux leaves {show(offered(int(machine.host.capacity)), 'B')}: "
         f"the most is {largest}, {show(by_category[largest], 'B')}, {breakdown.words(breakdown.moment(trace, row))}"
     )

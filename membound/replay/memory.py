@@ -6,12 +6,14 @@ from membound.replay.allocator_settings import AllocatorSettings
 from membound.replay.gpu_memory import gpu_memory
 from membound.replay.host_memory import host_memory
 from membound.replay.result import Memory
+from membound.replay.walked import Forgetful, Memo
 from membound.spec.machine import Machine
 from membound.trace.schema import Trace
 
 _DEFAULTS = AllocatorSettings()
+_FORGETFUL = Forgetful()
 
 
-def replay(trace: Trace, machine: Machine, settings: AllocatorSettings = _DEFAULTS) -> Memory:
-    """Memory of `trace` on `machine`, under PyTorch's allocators with `settings`."""
-    return Memory(gpu_memory(trace, machine, settings), host_memory(trace, machine, settings))
+def replay(trace: Trace, machine: Machine, settings: AllocatorSettings = _DEFAULTS, memo: Memo = _FORGETFUL) -> Memory:
+    """Memory of `trace` on `machine`, under PyTorch's allocators with `settings`. What `memo` remembers is not replayed again."""
+    return Memory(gpu_memory(trace, machine, settings, memo), host_memory(trace, machine, settings))

@@ -89,6 +89,7 @@ class HostMemory:
     """Operating system, Python processes and their libraries."""
     capacity: int
     fits: bool
+    """Within what Linux leaves of the capacity to processes."""
     why: str | None
     by_category: dict[str, int]
     """One node's bytes by category and kind at the peak, for example 'optimizer (pinned)'."""

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
 from membound import __version__
+from membound.ghost import row_lengths
 from membound.ghost.capture import Limits, Progress, capture, unheard
 from membound.replay.allocator_settings import AllocatorSettings
+from membound.replay.lengths import of as of_job
 from membound.replay.memory import replay
 from membound.replay.predict_memory import memory_fits, memory_tables, memory_values
+from membound.replay.predict_time import Timing, time_tables, time_values, unknown_share
 from membound.replay.result import Memory
+from membound.replay.time import Replayer
+from membound.replay.walked import Forgetful
 from membound.run.quantities import QUANTITIES
 from membound.run.schema import Missing, Run, Value
 from membound.spec import catalogue, jobfile
 from membound.spec.job import Job
 from membound.spec.machine import Machine
 from membound.trace import cache
+from membound.trace.array_cache import ArrayCache
 from membound.trace.schema import Trace
-
-UNPRICED: Final = "not priced yet: only memory is predicted by this version"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Prediction:
     run: Run
     memory: Memory
     trace: Trace
+    timing: Timing
 
 
 def predict(
@@ -68,8 +74,24 @@ class Predictor:
         `options` ask for code of another time than the installed one's (`membound.programs.losses`).
         """
         trace = self.trace(job, machine.gpus, options)
-        memory = replay(trace, machine, self.settings)
-        return Prediction(_run(job, machine, trace, memory), memory, trace)
+        memory = replay(trace, machine, self.settings, ArrayCache(cache.default_folder()) if self.cached else Forgetful())
+        timing = Timing.of(self.replayer(job, machine.gpus, options).on(machine), machine)
+        return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
+
+    def replayer(self, job: Job, ranks_per_node: int, options: Mapping[str, Any] | None = None) -> Replayer:
+        """`job`, captured and ready to be priced on any machine with as many GPUs to a node."""
+        rows = row_lengths.of(job)
+        lengths = of_job(job, rows)
+        shorter = lengths.second_capture()
+        if shorter is None:
+            return Replayer(self.trace(job, ranks_per_node, options), lengths)
+        # Both captures are processes of their own: side by side they take hardly longer than one.
+        near = job.model_copy(update={"data": job.data.model_copy(update={"max_length": shorter})})
+        quiet = dataclasses.replace(self, progress=unheard)
+        with ThreadPoolExecutor(1) as pool:
+            other = pool.submit(quiet.trace, near, ranks_per_node, options)
+            trace = self.trace(job, ranks_per_node, options)
+            return Replayer(trace, lengths, other.result())
 
     def trace(self, job: Job, ranks_per_node: int, options: Mapping[str, Any] | None = None) -> Trace:
         """The Trace of `job`: a kept one, or a new capture, which is then kept."""
@@ -87,20 +109,23 @@ class Predictor:
         return trace
 
 
-def _run(job: Job, machine: Machine, trace: Trace, memory: Memory) -> Run:
-    known = memory_values(memory, trace, machine)
-    values: dict[str, Value | Missing] = {name: known.get(name, Missing(UNPRICED)) for name in QUANTITIES}
+def _run(job: Job, machine: Machine, trace: Trace, memory: Memory, timing: Timing) -> Run:
+    known = {**memory_values(memory, trace, machine), **time_values(timing)}
+    values: dict[str, Value | Missing] = {name: known.get(name, Missing("measured only")) for name in QUANTITIES}
     about: dict[str, Any] = {
         "membound": __version__,
         "versions": dict(trace.header.versions),
         "notes": list(trace.header.notes),
         "moment": dataclasses.asdict(memory.gpu.moment),
+        "sensitivity": {name: share for name, share in timing.played.sensitivity.items() if share > 0},
+        "unknown_operators_share": unknown_share(timing.played),
         "host_by_category": dict(memory.host.by_category),
     }
     if trace.extra:  # captured just now, not recalled
         about["capture"] = dict(trace.extra)
     documents = job.model_dump(mode="json"), machine.model_dump(mode="json")
     tables = {name: _plain(table) for name, table in memory_tables(memory, trace).items()}
+    tables |= time_tables(timing, memory.gpu.used_peak, memory.gpu.reserved_peak, memory.host.used_peak)
     return Run("predicted", *documents, memory_fits(memory), values, tables, about)
 
 

@@ -48,7 +48,7 @@ class TraceBuilder:
     shapes: Strings = field(default_factory=Strings)
     on_instruction: Callable[[int], None] | None = None
     _instructions: list[tuple[Any, ...]] = field(default_factory=list)
-    _operands: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    _operands: list[tuple[int, int, int, int, int, int, int]] = field(default_factory=list)
     _storages: list[list[int]] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -63,9 +63,9 @@ class TraceBuilder:
         self._instructions.append((kind, op, stream, at.phase, at.step, at.micro, at.module, at.line, target, nbytes, flops, ranks, flag))
         return row
 
-    def operand(self, instruction: int, write: int, storage: int, nbytes: int, shape: int, offset: int = 0) -> None:
+    def operand(self, instruction: int, write: int, storage: int, nbytes: int, shape: int, offset: int = 0, layout: int = 0) -> None:
         """Say that `instruction` reads (0) or writes (1) `nbytes` of `storage`, from byte `offset` on."""
-        self._operands.append((instruction, write, storage, nbytes, shape, offset))
+        self._operands.append((instruction, write, storage, nbytes, shape, offset, layout))
 
     def alloc(self, place: int, nbytes: int, stream: int = 0, op: int = 0, category: int = CATEGORY["temporaries"]) -> int:
         """A new storage comes to life; returns its number."""

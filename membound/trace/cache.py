@@ -7,20 +7,17 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from membound import folders
-from membound.errors import InputError, RecordError, StorageError
+from membound.errors import InputError
 from membound.spec.job import Job, deepspeed_json
 from membound.trace import store
+from membound.trace.kept import Kept
 from membound.trace.schema import Trace
 
 CAP: Final = 2e9
@@ -31,9 +28,6 @@ MICRO_STEPS: Final = 3
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate")
 # What turns a Job into a Trace: a change of these makes every kept Trace stale.
 _SOURCES = ("ghost", "programs", "trace", "spec/job.py", "spec/data/lengths")
-_TRACE, _SUMS = "trace", "sums.json"
-# An unfinished entry of this age belongs to nobody any more, s.
-_ABANDONED = 3600.0
 
 
 def default_folder() -> Path:
@@ -97,93 +91,22 @@ class TraceCache:
 
     def get(self, key: str, job: Job) -> Trace | None:
         """The Trace of `key` as that of `job`, or None: not there, or damaged, and then removed."""
-        entry = self._entry(key)
-        try:
-            if not entry.is_dir():
-                return None
-            if json.loads((entry / _SUMS).read_text()) != _sums(entry / _TRACE):
-                raise RecordError(f"{entry}: differs from what was written")
-            trace = store.read(entry / _TRACE)
-        except (OSError, ValueError, RecordError):
-            _remove(entry)
-            return None
-        with suppress(OSError):
-            os.utime(entry)
-        return _as_of(trace, job)
+        trace = self._kept.read(key, store.read)
+        return None if trace is None else _as_of(trace, job)
 
     def put(self, key: str, trace: Trace) -> None:
         """Keep `trace`; forget the longest unused ones beyond `cap`. Warns instead of failing."""
-        entry = self._entry(key)
-        try:
-            # Where another process has put the same Trace first, that one stays: it is as good.
-            with folders.whole(entry) as draft:
-                store.write(trace, draft / _TRACE)
-                (draft / _SUMS).write_text(json.dumps(_sums(draft / _TRACE)))
-        except StorageError as error:
-            self.warn(f"the trace is not kept: {error}")
-        self._evict(keep=entry)
+        self._kept.write(key, lambda folder: store.write(trace, folder))
 
     def usage(self) -> tuple[int, int]:
         """Entries and bytes that the cache holds."""
-        sizes = [_size(entry) for entry in self._entries()]
-        return len(sizes), sum(sizes)
+        return self._kept.usage()
 
-    def _entry(self, key: str) -> Path:
-        return self.folder / "traces" / key
-
-    def _entries(self) -> list[Path]:
-        try:
-            return [path for path in (self.folder / "traces").iterdir() if path.is_dir()]
-        except OSError:
-            return []
-
-    def _evict(self, keep: Path) -> None:
-        """Remove abandoned drafts, then the longest unused entries until the rest is within `cap`. `keep` stays in any case."""
-        used: list[tuple[float, int, Path]] = []
-        for entry in self._entries():
-            try:
-                age = entry.stat().st_mtime
-            except OSError:
-                continue
-            if entry.name.startswith("."):
-                if time.time() - age > _ABANDONED:
-                    _remove(entry)
-            else:
-                used.append((age, _size(entry), entry))
-        total = sum(size for _, size, _ in used)
-        for _, size, entry in sorted(used):
-            if total <= self.cap:
-                return
-            if entry != keep:
-                _remove(entry)
-                total -= size
+    @property
+    def _kept(self) -> Kept:
+        return Kept(self.folder / "traces", "trace", "the trace", self.cap, self.warn)
 
 
 def _as_of(trace: Trace, job: Job) -> Trace:
     repeat = max(job.recipe.accumulation - trace.header.micro_steps, 0) + 1
     return dataclasses.replace(trace, header=dataclasses.replace(trace.header, job=job.model_dump(mode="json"), repeat=repeat))
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    # Parquet has no checksum of its own here: a flipped bit could pass as a number.
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
-
-
-def _size(entry: Path) -> int:
-    total = 0
-    for file in entry.rglob("*"):
-        try:
-            total += file.stat().st_size
-        except OSError:
-            continue
-    return total
-
-
-def _remove(entry: Path) -> None:
-    # Renamed first, so that nobody finds half of it.
-    try:
-        doomed = entry.with_name(f".doomed-{os.getpid()}-{entry.name[-40:]}")
-        os.replace(entry, doomed)
-    except OSError:
-        doomed = entry
-    shutil.rmtree(doomed, ignore_errors=True)

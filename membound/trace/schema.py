@@ -37,6 +37,9 @@ KIND: Final = {name: code for code, name in enumerate(KINDS)}
 PLACES: Final = ("gpu", "host", "pinned", "nvme", "managed")  # managed: cudaMallocManaged, on the GPU while there is room
 PLACE: Final = {name: code for code, name in enumerate(PLACES)}
 
+LAYOUTS: Final = ("contiguous", "permuted", "other")  # permuted: dense, in another order; other: gaps or broadcast dimensions
+LAYOUT: Final = {name: code for code, name in enumerate(LAYOUTS)}
+
 CATEGORIES: Final = ("weights", "gradients", "optimizer", "activations", "logits", "communication", "temporaries", "workspace")
 CATEGORY: Final = {name: code for code, name in enumerate(CATEGORIES)}
 
@@ -66,6 +69,7 @@ OPERANDS: Final[dict[str, Any]] = {
     "nbytes": np.int64,  # touched: broadcast dimensions count once
     "shape": np.int32,  # header.shapes: 'bf16[4,512,4096]'
     "offset": np.int64,  # first byte touched, from the storage's start
+    "layout": np.int8,  # index into LAYOUTS
 }
 STORAGES: Final[dict[str, Any]] = {
     "place": np.int8,

@@ -41,5 +41,6 @@ def read(folder: Path) -> Trace:
 
 
 def _columns(path: Path, types: dict[str, Any]) -> dict[str, Any]:
-    table = pq.read_table(path)
+    # Not read_table: it would import Arrow's datasets and compute kernels, 50 ms of a cached answer.
+    table = pq.ParquetFile(path).read()
     return {name: np.asarray(table.column(name)).astype(dtype, copy=False) for name, dtype in types.items()}

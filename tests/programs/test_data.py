@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from membound.errors import InputError
-from membound.programs.data import IGNORE, Row, Rows, alpaca_lengths, collate, needs_mask, planned, prompt_of
+from membound.programs.data import IGNORE, Row, Rows, collate, needs_mask, planned, prompt_of
 from membound.spec.job import Data
+from membound.spec.lengths import stored
 
 ROWS = [
     {"instruction": "Add the numbers.", "input": "1 2", "output": "3"},
@@ -103,7 +104,7 @@ def test_the_planned_batch_has_the_shape_of_the_longest_real_one() -> None:
 
 
 def test_stored_lengths_are_those_of_the_source() -> None:
-    lengths = alpaca_lengths()
+    lengths = stored("alpaca")
     assert len(lengths) == 5000
     assert (min(lengths), max(lengths)) == (44, 667)
     assert sum(lengths) / len(lengths) == pytest.approx(123.7, abs=0.05)

@@ -1,0 +1,189 @@
+"""What forward and backward of fused attention share: shapes, causal work, and how fast each library's kernel runs on each architecture.
+
+A kernel walks blocks of queries over blocks of keys. Causal attention leaves out the blocks above the diagonal, but not its halves; starting and
+finishing a block of queries costs as much as `start` further blocks. That one form, with a few constants for each kernel, gives our own measurements
+on an H100 within 2 to 7 % in the median, and the published speeds of the same kernels (docs/laws/attention.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from membound.cost import dtypes
+from membound.cost.law import Array, Kernels, Priced, Shape, soft_roofline
+from membound.cost.tiles import Rates
+from membound.spec.machine import Architecture, Gpu
+
+# Unit of `walked` and `start`: a block of 128 by 128. Queries go in blocks of 128 forward and 64 backward, keys in blocks of 64: FlashAttention-2's
+# tiles for heads of 128 elements (Dao-AILab/flash-attention, csrc/flash_attn/src/flash_fwd_launch_template.h and flash_bwd_launch_template.h).
+_UNIT: Final = 128
+_QUERIES: Final = {False: 128, True: 64}
+_KEYS: Final = 64
+# How soft the ridge is: chosen with the constants below.
+_SHARPNESS: Final = 4.0
+# Half-width of the band: 90th percentile over all shapes and kernels of our measurements on an H100, backward of short rows left out.
+_BAND: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How one kernel runs."""
+
+    share: float
+    """Of the GPU's peak, in the limit of long rows, nothing masked."""
+    start: float
+    """Blocks' worth that a row of blocks costs beside those it walks."""
+    causal: float
+    """Of that rate, where rows are causal, the blocks left out set aside."""
+    memory: float
+    """Share of peak HBM bandwidth, operands counted once: backward also moves its fp32 sums."""
+    fixed: float
+    """s, however small; backward is three kernels."""
+    bias: float = 1.0
+    """Of that rate, where a mask is added to the scores."""
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """One kernel by head dimension: 64 or less, and more."""
+
+    narrow: Speed
+    wide: Speed
+
+    def scaled(self, narrow: float, wide: float) -> Speeds:
+        """The same kernel at other shares of the peak."""
+        return Speeds(replace(self.narrow, share=narrow), replace(self.wide, share=wide))
+
+
+# Our own measurements, H100 SXM, PyTorch 2.11, cuDNN 9.19, normal numbers (validation/kernels/h100-sxm.csv, family attention): share, start, causal,
+# fixed and bias by least absolute error over 8 to 26 shapes each, memory set to what backward and forward of short rows show together.
+_HOPPER: Final = {
+    ("flash", False): Speeds(Speed(0.334, 1.3, 0.83, 0.8, 2.0e-6), Speed(0.359, 0.5, 0.79, 0.8, 2.1e-6)),
+    ("flash", True): Speeds(Speed(0.294, 2.0, 0.89, 0.45, 2.1e-6), Speed(0.326, 2.6, 0.93, 0.45, 3.8e-6)),
+    ("cudnn", False): Speeds(Speed(0.521, 1.2, 0.93, 0.8, 3.8e-6), Speed(0.707, 1.2, 0.86, 0.8, 3.0e-6)),
+    ("cudnn", True): Speeds(Speed(0.496, 3.8, 0.88, 0.45, 4.6e-6), Speed(0.616, 4.1, 0.90, 0.45, 7.7e-6)),
+    # Only causal and with a mask were measured; 0.85 is between flash's and cuDNN's.
+    ("efficient", False): Speeds(Speed(0.153, 0.5, 0.85, 0.8, 3.2e-6, 0.62), Speed(0.171, 0.1, 0.85, 0.8, 1.5e-6, 0.74)),
+    ("efficient", True): Speeds(Speed(0.118, 0.6, 0.85, 0.45, 10e-6, 0.89), Speed(0.157, 1.4, 0.85, 0.45, 10e-6, 0.85)),
+}
+# FlashAttention-2 (arXiv 2307.08691), section 4.1: up to 73 % of an A100's peak forward and 63 % backward; the attention tables' A100 reaches 0.64 for
+# long causal rows. The memory-efficient kernel, xformers there, at about half of it forward and less backward. The rest as on Hopper; cuDNN is taken
+# to run as FlashAttention-2 does.
+_AMPERE: Final = {
+    ("flash", False): _HOPPER["flash", False].scaled(0.70, 0.78),
+    ("flash", True): _HOPPER["flash", True].scaled(0.56, 0.63),
+    ("cudnn", False): _HOPPER["flash", False].scaled(0.70, 0.78),
+    ("cudnn", True): _HOPPER["flash", True].scaled(0.56, 0.63),
+    ("efficient", False): _HOPPER["efficient", False].scaled(0.38, 0.40),
+    ("efficient", True): _HOPPER["efficient", True].scaled(0.26, 0.29),
+}
+# As Ampere, whose code Ada runs; long causal rows of the attention tables' L40S (cost/data/SOURCES.md) reach 0.52 of its peak, 0.44 with narrow
+# heads, backward as far below it as on Ampere.
+_ADA: Final = {
+    **_AMPERE,
+    ("flash", False): _HOPPER["flash", False].scaled(0.53, 0.65),
+    ("flash", True): _HOPPER["flash", True].scaled(0.43, 0.52),
+}
+# FlashAttention-2's code on Blackwell does not use its tensor cores' own instructions: it runs as on Hopper, per SM and clock. cuDNN: the attention
+# tables' own kernel reaches 1,180 of 2,250 TFLOP/s for long causal rows (cost/data/SOURCES.md); backward as far below it as on Hopper.
+_BLACKWELL: Final = {
+    **{key: speeds.scaled(speeds.narrow.share * 0.5, speeds.wide.share * 0.5) for key, speeds in _HOPPER.items()},
+    ("cudnn", False): _HOPPER["cudnn", False].scaled(0.45, 0.61),
+    ("cudnn", True): _HOPPER["cudnn", True].scaled(0.43, 0.53),
+}
+_SPEEDS: Final[dict[Architecture, dict[tuple[str, bool], Speeds]]] = {
+    "pascal": _AMPERE,
+    "volta": _AMPERE,
+    "turing": _AMPERE,
+    "ampere": _AMPERE,
+    "ada": _ADA,
+    "hopper": _HOPPER,
+    "blackwell": _BLACKWELL,
+    "cdna3": _HOPPER,
+}
+
+
+def kind_of(op: str) -> str | None:
+    """Which kernel runs a fused attention operator, forward or backward: flash, efficient or cudnn; None for any other operator."""
+    name = op.split(".")[1] if "." in op else op
+    if name.startswith("_scaled_dot_product_"):
+        return next((kind for kind in ("flash", "efficient", "cudnn") if name.startswith(f"_scaled_dot_product_{kind}_attention")), None)
+    if name.startswith(("_flash_attn_", "_flash_attention_")):
+        return "flash"
+    if name.startswith(("_efficient_attention_", "_cudnn_attention_")):
+        return name.split("_")[1]
+    return None
+
+
+def is_backward(op: str) -> bool:
+    """Whether the operator is a backward."""
+    return "backward" in op
+
+
+def price(kernels: Kernels, gpu: Gpu, backward: bool) -> Priced:
+    """Times of fused attention, forward or backward."""
+    first = 1 if backward else 0  # backward reads the upstream gradient first
+    sizes = np.array([_sizes(op, reads[first:]) for op, reads in zip(kernels.op, kernels.reads, strict=True)], np.float64).reshape(-1, 5)
+    batch, heads, queries, keys, width = sizes.T
+    causal = np.asarray(kernels.flag, bool) if len(kernels.flag) else np.zeros(len(kernels), bool)
+    speeds = [_speed(op, backward, wide > 64, gpu) for op, wide in zip(kernels.op, width, strict=True)]
+    share, start, slow, memory, fixed, bias = np.array(
+        [(each.share, each.start, each.causal, each.memory, each.fixed, each.bias) for each in speeds], np.float64
+    ).reshape(-1, 6).T  # fmt: skip
+    masked = np.array([len(reads) > first + 3 and _is_mask(reads[first], reads[first + 3]) for reads in kernels.reads], bool)
+    peak = np.array([dtypes.peak(gpu, reads[first][0]) for reads in kernels.reads], np.float64)
+    whole = (5 if backward else 2) * 2 * batch * heads * queries * keys * width
+    # Rows that lie end to end in one tensor have their lengths in the FLOPs alone: so many rows, alike.
+    rows = np.maximum(np.where(kernels.flops > 0, whole / np.maximum(kernels.flops, 1.0), 1.0), 1.0)
+    whole, batch, queries, keys = whole / rows, batch * rows, queries / rows, keys / rows
+    rate = peak * share * np.where(causal, slow, 1.0) * np.where(masked, bias, 1.0)
+    compute = _blocks(whole, batch * heads, queries, keys, causal, start, gpu.sms, _QUERIES[backward]) / rate
+    return soft_roofline(compute, kernels.hbm / (gpu.hbm.bandwidth * memory), fixed, _SHARPNESS, _BAND)
+
+
+def kernel_seconds(batch: Array, heads: Array, tokens: Array, width: Array, moved: Array, share: Array, start: float, rates: Rates) -> Array:
+    """Seconds of a causal forward of [B, H, T, D] that moves `moved` bytes, by a kernel of that speed on a GPU of those rates."""
+    whole = 4 * batch * heads * tokens**2 * width
+    true = np.ones(len(tokens), bool)
+    starts = np.full(len(tokens), start)
+    compute = _blocks(whole, batch * heads, tokens, tokens, true, starts, rates.sms, _UNIT) / (rates.arithmetic * share)
+    # 0.9: large matmuls with one row in the matmul tables read at 0.89 to 0.92 of the peak bandwidth.
+    return soft_roofline(compute, moved / (rates.hbm * 0.9), np.zeros(len(tokens)), _SHARPNESS, _BAND).seconds
+
+
+def _blocks(whole: Array, heads: Array, queries: Array, keys: Array, causal: Array, start: Array, sms: int, rows: int) -> Array:
+    """FLOPs as the kernel spends them: whole blocks of `rows` queries, starts, and SMs that wait for the last of them."""
+    across = np.ceil(keys / _KEYS) * _KEYS / _UNIT
+    down = np.ceil(queries / rows) * rows / _UNIT
+    # Keys that a mean block of queries walks, the diagonal's block whole; earlier keys than the queries' own are walked by all.
+    walked = np.where(causal, np.minimum((across + np.maximum(across - down, 0) + rows / _UNIT) / 2, across), across)
+    block = whole / np.maximum(queries * keys / _UNIT**2, 1e-9)  # FLOPs of one pair of blocks over all heads
+    total = block * down * (walked + start)
+    # A GPU whose SMs outnumber the blocks of queries takes as long as its longest one.
+    longest = block / np.maximum(heads, 1.0) * (across + start) * (rows / _UNIT) * sms
+    result: Array = (total**_SHARPNESS + longest**_SHARPNESS) ** (1 / _SHARPNESS)
+    return result
+
+
+def _is_mask(query: Shape, operand: Shape) -> bool:
+    """Whether the operand after values is a mask, [B, H, Tq, Tk], rather than an output, [B, H, Tq, D], or sums of rows."""
+    return len(operand[1]) == 4 and operand[1][:3] == query[1][:3] and operand[1][3] != query[1][3]
+
+
+def _sizes(op: str, reads: tuple[Shape, ...]) -> tuple[float, float, float, float, float]:
+    """[B, H, T, D] as PyTorch has it; [B, T, H, D] and [tokens, H, D] as the flash_attn package does."""
+    query, key = reads[0][1], reads[1][1] if len(reads) > 1 else reads[0][1]
+    if len(query) == 3:
+        return 1, query[1], query[0], key[0], query[2]
+    if op.startswith(("flash_attn", "aten._flash_attention", "aten._efficient_attention")):
+        return query[0], query[2], query[1], key[1], query[3]
+    return query[0], query[1], query[2], key[2], query[3]
+
+
+def _speed(op: str, backward: bool, wide: bool, gpu: Gpu) -> Speed:
+    kind = kind_of(op) or "flash"
+    speeds = _SPEEDS[gpu.architecture][kind, backward]
+    return speeds.wide if wide else speeds.narrow

@@ -1,0 +1,49 @@
+"""Look-ups and scatters: rows of a table by index, of which only those touched count."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+import numpy as np
+
+from membound.cost.law import Array, Kernels
+from membound.cost.streaming import Streaming, most
+
+# Operators that read no more of their first operand than they write.
+GATHERS: Final = frozenset(
+    {"aten.embedding", "aten.index", "aten.index_select", "aten.gather", "aten.take", "aten._embedding_bag", "aten.take_along_dim"}
+)
+
+_OTHERS: Final = """
+    embedding_dense_backward index_put index_put_ _unsafe_index _unsafe_index_put scatter scatter_ scatter_add scatter_add_ index_add index_add_ sort
+    topk nonzero unique_dim _unique2 bincount histc searchsorted bucketize one_hot _embedding_bag_dense_backward _embedding_bag_backward
+    _index_put_impl_ index_copy index_copy_ argsort masked_scatter scatter_reduce select_scatter msort kthvalue nonzero_static gather_backward
+""".split()
+
+
+@final
+class Embedding(Streaming):
+    """Embedding, gather, scatter, sort and their like."""
+
+    family = "embedding"
+    operators = GATHERS | frozenset(f"aten.{name}" for name in _OTHERS)
+
+    def elements(self, kernels: Kernels) -> Array:
+        # A scatter goes through what it adds, not through what it adds to, which stands first where it is changed in place.
+        return np.array(
+            [most(reads if "dense_backward" in op or len(reads) < 2 else reads[1:]) for op, reads in zip(kernels.op, kernels.reads, strict=True)],
+            np.float64,
+        )
+
+    def rates(self, kernels: Kernels) -> list[str]:
+        return [_rate(op) for op in kernels.op]
+
+
+_SORTS: Final = frozenset({"aten.sort", "aten.topk", "aten._unique2", "aten.unique_dim", "aten.argsort", "aten.msort", "aten.kthvalue"})
+
+
+def _rate(op: str) -> str:
+    name = op.rpartition(".")[0] or op
+    if name in GATHERS:
+        return "gather"
+    return "sort" if name in _SORTS else "scatter"

@@ -1,0 +1,146 @@
+"""Matmuls: a soft roofline of tiles and waves against HBM, times the efficiency of measured neighbours.
+
+The neighbour's measured time over the roofline's on the neighbour itself is the efficiency; it depends on the shape alone. The roofline is then
+drawn anew at the asked GPU's clocks, so that arithmetic, HBM and the fixed part each scale as they do.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Final
+
+import numpy as np
+
+from membound.cost import calibration
+from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
+from membound.cost.neighbours import Table
+from membound.cost.tiles import Rates, tiled
+from membound.spec.machine import DType, Gpu
+
+# How soft the ridge is, and the share of its peak that HBM gives: with these identical matmuls on H100 and H200, that differ in HBM alone, come
+# out within 3 points of the measured speed-up in every bin of arithmetic intensity (`membound study calibration`; kernels only).
+SHARPNESS: Final = 5.0
+MEMORY: Final = 0.94
+# s that the smallest matmul takes on each of the five measured GPUs: 1.7 to 2.5 us (cost/data/SOURCES.md, replayed as a CUDA graph).
+FIXED: Final = 2e-6
+# Of its peak, what cuBLAS reaches without tensor cores: 51 to 54 of 66.9 TFLOP/s for large fp32 matmuls on an H100; an assumption until measured.
+_PLAIN: Final = 0.8
+# Share of the L2 that an operand may take and still be there for the next call, while weights stream past it. The L40S's tables, whose L2 is large
+# and memory slow, show it; with it the A100 predicts the L40S to 24 % instead of 29 %, and the two Hoppers each other as well.
+_KEPT: Final = 0.25
+# Half-widths of the band: leave-one-out 90th percentile on the same GPU; leave-one-GPU-out on another (`membound study calibration`).
+_BAND_OWN: Final = 0.12
+_BAND_NEIGHBOUR: Final = 0.25
+_BAND_PLAIN: Final = 0.3
+
+_DTYPES: Final[dict[str, DType]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64", "int8": "int8"}
+_TENSOR: Final = frozenset({"bf16", "fp16", "int8", "fp8"})
+
+
+@cache
+def efficiency(gpu: str) -> Table:
+    """ln(measured / roofline) of bf16 matmuls of [m, k] by [k, n] on the measured `gpu`, without holes."""
+    return measured_efficiency(gpu).filled()
+
+
+def measured_efficiency(gpu: str) -> Table:
+    """The same with its holes."""
+    data = calibration.archive("matmul")
+    m, n, k = (np.asarray(data[axis], np.float64) for axis in "mnk")
+    seconds = calibration.decode(np.asarray(data[gpu], np.int16))
+    drawn = measured_roofline(m[:, None, None], n[None, :, None], k[None, None, :], reference(gpu))
+    with np.errstate(invalid="ignore"):
+        return Table((m, n, k), np.log(seconds) - np.log(drawn.seconds))
+
+
+@cache
+def reference(gpu: str) -> Rates:
+    """Rates of the measured `gpu`, as its data sheet has them."""
+    arithmetic, hbm, sms, clock, l2 = np.asarray(calibration.archive("matmul")[f"{gpu}_rates"], np.float64)
+    return Rates(float(arithmetic), float(hbm), int(sms), float(clock), float(l2))
+
+
+def measured_roofline(m: Array, n: Array, k: Array, rates: Rates) -> Priced:
+    """Roofline of bf16 matmuls as they were measured: weights from HBM each time, left operand and result kept in the L2. Arguments broadcast."""
+    touched = 2 * (m * k + k * n + m * n)
+    reaching = 2 * k * n + _reaching(2 * m * k, rates.l2) + _reaching(2 * m * n, rates.l2)
+    return roofline(tiled(m, n, k, np.ones(1), rates), touched, reaching, rates, 0.0)
+
+
+def _reaching(nbytes: Array, l2: float) -> Array:
+    """Bytes to HBM of an operand that the call before has used as well: none up to a quarter of the L2, all from half of it."""
+    return nbytes * np.clip(nbytes / l2 / _KEPT - 1, 0.0, 1.0)
+
+
+def roofline(arithmetic: Array, touched: Array, hbm: Array, rates: Rates, band: float | Array) -> Priced:
+    """Soft roofline of s of `arithmetic`, bytes `touched` that pass the L2, and bytes to and from `hbm`."""
+    core = (arithmetic**SHARPNESS + (touched / rates.fabric) ** SHARPNESS) ** (1 / SHARPNESS)
+    return soft_roofline(core, hbm / (rates.hbm * MEMORY), np.full(np.shape(core), FIXED), SHARPNESS, band)
+
+
+class Matmul(Law):
+    """Products of two matrices."""
+
+    family = "matmul"
+
+    def knows(self, op: str) -> bool:
+        return op.removeprefix("aten.").split(".")[0] in {"mm", "addmm", "addmm_", "linear", "mv", "addmv", "_int_mm", "_addmm_activation"}
+
+    def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
+        m, n = np.array([_result(writes) for writes in kernels.writes], np.float64).reshape(-1, 2).T
+        return priced(m, n, depth(m * n, kernels), np.ones(len(kernels)), kernels, gpu)
+
+
+def depth(results: Array, kernels: Kernels) -> Array:
+    """Size that is summed over, k, from the FLOPs of so many results; where none were counted, the last size of the first matrix."""
+    k = kernels.flops / (2 * results)
+    for i in np.flatnonzero(k == 0):
+        k[i] = next((sizes[-1] for _, sizes in kernels.reads[i] if len(sizes) > 1), 1)
+    return k
+
+
+def priced(m: Array, n: Array, k: Array, batch: Array, kernels: Kernels, gpu: Gpu) -> Priced:
+    """`batch` products of [m, k] by [k, n] in one launch, by the data type of their operands."""
+    names = np.array([dtype_of(reads) for reads in kernels.reads], np.str_)
+    seconds, compute, memory, band = (np.zeros(len(kernels)) for _ in range(4))
+    for name in np.unique(names):
+        rows = np.flatnonzero(names == name)
+        part = _of_one_type(m[rows], n[rows], k[rows], batch[rows], kernels.touched[rows], kernels.hbm[rows], str(name), gpu)
+        for whole, piece in ((seconds, part.seconds), (compute, part.compute), (memory, part.memory), (band, part.band)):
+            whole[rows] = piece
+    return Priced(seconds, compute, memory, 1.0 - compute - memory, band)
+
+
+def _of_one_type(m: Array, n: Array, k: Array, batch: Array, touched: Array, hbm: Array, name: str, gpu: Gpu) -> Priced:
+    dtype = _offered(name, gpu)
+    rates = Rates.of(gpu, dtype)
+    stands = calibration.basis(gpu)
+    if dtype in _TENSOR:
+        # A batch of small products fills the GPU as one product of as many rows does.
+        factor = np.exp(efficiency(stands.gpu).at(m * batch, n, k))
+        band = _BAND_OWN if stands.own else _BAND_NEIGHBOUR
+    else:
+        factor, band = np.ones(len(m)), _BAND_PLAIN
+        rates = Rates(rates.arithmetic * _PLAIN, rates.hbm, rates.sms, rates.clock, rates.l2)
+    drawn = roofline(tiled(m, n, k, batch, rates), touched, hbm, rates, band)
+    return Priced(drawn.seconds * factor, drawn.compute, drawn.memory, drawn.fixed, drawn.band)
+
+
+def _offered(name: str, gpu: Gpu) -> DType:
+    """The data type that a product of `name` runs in: GPUs without bf16 tensor cores run it as fp32 (PyTorch's own upcast)."""
+    dtype = _DTYPES.get(name, "fp32")
+    offered = {"bf16": gpu.peaks.bf16, "fp16": gpu.peaks.fp16, "int8": gpu.peaks.int8, "fp64": gpu.peaks.fp64}
+    return "fp32" if dtype in offered and offered[dtype] is None else dtype
+
+
+def dtype_of(reads: tuple[Shape, ...]) -> str:
+    """Data type of the last operand that is read: a matrix, be there a bias before it or not."""
+    return reads[-1][0] if reads else "bfloat16"
+
+
+def _result(writes: tuple[Shape, ...]) -> tuple[int, int]:
+    """Rows and columns of what is written, leading dimensions taken together."""
+    sizes = writes[0][1] if writes else (1,)
+    columns = sizes[-1] if sizes else 1
+    return math.prod(sizes[:-1]), columns

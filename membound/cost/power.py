@@ -1,0 +1,98 @@
+"""Electrical power of a GPU board: what it draws when nothing runs, when anything does, and for each operation and byte; under the board's limit.
+
+P = idle + active + e_tensor x tensor FLOP/s + e_plain x other FLOP/s + e_hbm x HBM B/s + e_link x link B/s, and never above the limit: there the
+core clock falls until it holds. Dynamic energy goes with the square of the voltage, which near the top of its range goes with the clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from membound.spec.machine import Gpu
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Constants of one GPU."""
+
+    active: float
+    """W beyond the catalogue's idle draw while a process holds the GPU: clocks up, nothing running."""
+    tensor: float
+    """J per operation of 16-bit products, registers and shared memory included."""
+    plain: float
+    """J per operation outside the tensor cores."""
+    read: float
+    """J per byte from HBM, the way to the processors included."""
+    written: float
+    """J per byte to HBM, likewise."""
+    cached: float
+    """J per byte that the L2 gives or takes alone."""
+    band: float
+    """Relative half-width of the board's power."""
+    source: str
+
+
+# Our own readings on one H100 SXM, 1.5 s each (validation/kernels/h100-sxm.csv, family power). 125 W with a context and nothing running, 70 W in the
+# catalogue. Random bf16 products of 8192^3: 681 W at 666 TFLOP/s, 55 W of it for HBM and L2. A weight of 16384^2 read by 16 rows: 552 W at
+# 2.91 TB/s and 47 TFLOP/s. zero_: 406 W at 3.29 TB/s written. A copy within the L2: 386 W at 4.82 TB/s. fp32 products: 677 W at 50 TFLOP/s.
+_HOPPER: Final = Energy(55.0, 0.79e-12, 10.5e-12, 135e-12, 85e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
+
+# J per byte sent over NVLink or PCIe, one GPU's share: some 5 pJ a bit across a board, of which NVLink-C2C's 1.3 pJ a bit within a package is the
+# floor (NVIDIA, Hot Chips 34); an assumption.
+_LINK: Final = 40e-12
+
+
+def energy_of(gpu: Gpu) -> Energy:
+    """The constants of `gpu`; of a GPU that nobody has measured, Hopper's, scaled by how much power the maker allows for its peak rates."""
+    if gpu.architecture == "hopper":
+        return _HOPPER
+    # At full load each board meets its limit: the energy per operation follows from the data sheet as Hopper's does from 700 W and 989 TFLOP/s.
+    half = gpu.peaks.bf16 or gpu.peaks.fp16 or gpu.peaks.fp32
+    ratio = (gpu.power.limit / half) / (700.0 / 989.4e12)
+    board = gpu.power.limit / 700.0
+    # Discrete GDDR6 and GDDR6X cost some two to three times HBM's energy per bit (Micron, "GDDR6X" technical brief: 7.25 pJ a bit at the pins).
+    pins = 2.0 if gpu.hbm.kind.startswith("GDDR") else 1.0
+    return Energy(
+        _HOPPER.active * board, _HOPPER.tensor * ratio, _HOPPER.plain * ratio, _HOPPER.read * pins, _HOPPER.written * pins, _HOPPER.cached, 0.3,
+        "an H100's energy per operation and byte, scaled by board power over peak rate",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a GPU does per second; arrays of one shape."""
+
+    tensor: Floats
+    """FLOP/s of 16-bit products."""
+    plain: Floats
+    """Other FLOP/s."""
+    read: Floats
+    """B/s from HBM."""
+    written: Floats
+    """B/s to HBM."""
+    cached: Floats
+    """B/s within the L2."""
+    links: Floats
+    """B/s over NVLink and PCIe."""
+
+
+def board_power(gpu: Gpu, load: Load) -> Floats:
+    """Power of a board that a process holds, without the limit, W."""
+    cost = energy_of(gpu)
+    still = gpu.power.idle + cost.active
+    moved = cost.read * load.read + cost.written * load.written + cost.cached * load.cached + _LINK * load.links
+    return np.asarray(still + cost.tensor * load.tensor + cost.plain * load.plain + moved, np.float64)
+
+
+def core_clock(gpu: Gpu, power: Floats) -> Floats:
+    """Core clock that keeps the board within its limit where it would draw `power`, Hz: what is above idle falls with the cube of the clock."""
+    still = gpu.power.idle + energy_of(gpu).active
+    room = max(gpu.power.limit - still, 1.0)
+    over = np.maximum((power - still) / room, 1.0)
+    return np.asarray(gpu.clock.max / np.cbrt(over), np.float64)

@@ -1,0 +1,45 @@
+"""Reductions and normalisations: each element read at least once, few or all written."""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from membound.cost.law import Kernels, Shape
+from membound.cost.streaming import Streaming
+
+_NAMES: Final = """
+    sum mean amax amin max min any all argmax argmin prod var var_mean std linalg_vector_norm norm cumsum cumprod logsumexp count_nonzero
+    native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward _fused_rms_norm _fused_rms_norm_backward
+    native_batch_norm native_batch_norm_backward cudnn_batch_norm cudnn_batch_norm_backward _native_batch_norm_legit
+    _native_batch_norm_legit_functional batch_norm_backward _batch_norm_with_update mean_dim _foreach_norm _foreach_max max_pool2d_with_indices
+    max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward _adaptive_avg_pool2d _adaptive_avg_pool2d_backward adaptive_avg_pool2d
+""".split()
+
+
+@final
+class Reduction(Streaming):
+    """Sums, norms, means, layer, group, batch and RMS normalisation, pooling."""
+
+    family = "reduction"
+    operators = frozenset(f"aten.{name}" for name in _NAMES) | {"membound.liger_rms_norm", "membound.liger_rms_norm_backward"}
+
+    def rates(self, kernels: Kernels) -> list[str]:
+        return [_rate(*each) for each in zip(kernels.op, kernels.reads, kernels.writes, strict=True)]
+
+
+def _rate(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> str:
+    backward = "_backward" in op
+    if "batch_norm" in op:
+        return "batch_norm_backward" if backward else "batch_norm"
+    if "_norm" in op and "vector_norm" not in op and "foreach" not in op:
+        return "norm_backward" if backward else "norm"
+    if "pool" in op:
+        return "strided"
+    return "reduction_columns" if _columns(reads, writes) else "reduction"
+
+
+def _columns(reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> bool:
+    """Whether what is left is the last dimension: the others are summed over, and neighbours in memory go to different sums."""
+    if not reads or not writes or not reads[0][1] or not writes[0][1]:
+        return False
+    return reads[0][1][-1] == writes[0][1][-1] > 1

@@ -1,0 +1,77 @@
+"""What bounds a kernel that does next to no arithmetic: its HBM bytes, its bytes through the L2, its elements, and the time to start and end.
+
+Elements count where threads take them one by one: operands that are broadcast, cast, permuted or scattered are not loaded in wide steps, and the
+index arithmetic of each becomes the bound (a bf16 tensor times a row: 400 elements a nanosecond on an H100, half of what HBM would allow).
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Final
+
+import numpy as np
+
+from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
+from membound.cost.profile import Profile, profile_of
+from membound.spec.machine import Gpu
+
+# How softly one bound hands over to the other: a bf16 add of 25 MB out of HBM takes 10 us on an H100 where bandwidth and start alone give 9.5
+# (validation/kernels/h100-sxm.csv).
+SHARPNESS: Final = 4.0
+
+
+class Streaming(Law, abc.ABC):
+    """A family of kernels that read, do little, and write."""
+
+    operators: frozenset[str]
+    """Names without overload: 'aten.mul'."""
+
+    def knows(self, op: str) -> bool:
+        return op.rpartition(".")[0] in self.operators or op in self.operators
+
+    def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
+        profile = profile_of(gpu)
+        rates = [profile.rate(name) for name in self.rates(kernels)]
+        efficiency, elements, fixed, band = (
+            np.array([getattr(rate, field) for rate in rates], np.float64) for field in ("efficiency", "elements", "fixed", "band")
+        )
+        clock = core_clock(gpu, profile)
+        memory = kernels.hbm / (gpu.hbm.bandwidth * efficiency)
+        through = np.maximum(kernels.touched / (profile.l2_bandwidth * clock), self.elements(kernels) / (elements * clock))
+        return soft_roofline(through, memory, fixed * self.launches(kernels), SHARPNESS, band)
+
+    @abc.abstractmethod
+    def rates(self, kernels: Kernels) -> list[str]:
+        """Name of each kernel's rate in the profile; [n]."""
+
+    def elements(self, kernels: Kernels) -> Array:
+        """Elements that each kernel goes through: those of its largest operand, unless a family knows better; [n]."""
+        return np.array([most(reads + writes) for reads, writes in zip(kernels.reads, kernels.writes, strict=True)], np.float64)
+
+    def launches(self, kernels: Kernels) -> Array:
+        """GPU kernels that each operator launches; [n]."""
+        return np.ones(len(kernels))
+
+
+def core_clock(gpu: Gpu, profile: Profile) -> float:
+    """How much faster the processors of `gpu` run than those of the measured one: by their clock and their number."""
+    return (gpu.clock.max * gpu.sms) / (profile.clock * profile.sms)
+
+
+def most(shapes: tuple[Shape, ...]) -> int:
+    """Elements of the largest of `shapes`."""
+    return max((math.prod(dims) for _, dims in shapes), default=0)
+
+
+def types(kernels: Kernels) -> list[frozenset[str]]:
+    """Floating types of each kernel's operands; [n]."""
+    return [
+        frozenset(dtype for dtype, _ in reads + writes if dtype.startswith(("float", "bfloat")))
+        for reads, writes in zip(kernels.reads, kernels.writes, strict=True)
+    ]  # fmt: skip
+
+
+def evenly(kernels: Kernels) -> list[bool]:
+    """Whether each kernel's operands can be loaded in wide steps; [n]."""
+    return [bool(even) for even in kernels.even] if len(kernels.even) else [True] * len(kernels)

@@ -1,0 +1,42 @@
+"""Time that a set of intervals covers, and what flows during them, as functions of time."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def covered(start: Floats, end: Floats, at: Floats) -> Floats:
+    """Seconds before each moment `at` that lie within at least one interval [start, end]; intervals in any order, [n] each."""
+    real = end > start
+    if not real.any():
+        return np.zeros(len(at))
+    order = np.argsort(start[real], kind="stable")
+    begin, finish = start[real][order], np.maximum.accumulate(end[real][order])
+    fresh = np.empty(len(begin), np.bool_)
+    fresh[0] = True
+    fresh[1:] = begin[1:] > finish[:-1]
+    first = begin[fresh]
+    last = finish[np.append(np.flatnonzero(fresh)[1:] - 1, len(begin) - 1)]
+    length = np.cumsum(last - first)
+    times = np.stack([first, last], axis=1).reshape(-1)
+    totals = np.stack([length - (last - first), length], axis=1).reshape(-1)
+    return np.asarray(np.interp(at, times, totals, left=0.0), np.float64)
+
+
+def flowed(start: Floats, end: Floats, amounts: Floats, at: Floats) -> Floats:
+    """What has flowed before each moment `at`, if each interval lets its amount flow evenly; [kinds, at].
+
+    Args: `start`, `end` [n]; `amounts` [kinds, n]. An amount whose interval has no length flows at once.
+    """
+    long = np.maximum(end - start, 1e-12)
+    rates = amounts / long
+    times = np.concatenate([start, start + long])
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    slopes = np.cumsum(np.concatenate([rates, -rates], axis=1)[:, order], axis=1)
+    steps = np.diff(times)
+    totals = np.concatenate([np.zeros((len(amounts), 1)), np.cumsum(slopes[:, :-1] * steps, axis=1)], axis=1)
+    return np.stack([np.interp(at, times, total, left=0.0) for total in totals])

@@ -1,0 +1,307 @@
+"""What the time replay puts into a Run: values with their bands, and series."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from membound.cost import dtypes
+from membound.cost.heat import temperatures, thermal_of
+from membound.cost.laws import LAWS, law_of
+from membound.cost.power import board_power, core_clock, energy_of
+from membound.cost.profile import profile_of
+from membound.cost.resources import RESOURCES
+from membound.replay.outside import ranks_on_node
+from membound.replay.series import Course, course
+from membound.replay.step import FLOWS, KINDS, Played
+from membound.run.schema import Missing, Value
+from membound.run.series import CURVE_TABLE, GPU_PERIOD, HOST_PERIOD, MARK_TABLE
+from membound.spec.machine import Machine
+from membound.trace.schema import KIND, PHASE
+
+Floats = npt.NDArray[np.float64]
+
+SERIES_SECONDS: Final = 30.0
+"""Length of the run whose series a prediction draws, s."""
+
+# Relative half-widths on top of what the kernels' own laws say: launch costs are another host's until calibrated here; the L2 model against
+# HBM counters has not been measured tensor by tensor.
+_LAUNCH_BAND: Final = 0.4
+_TRAFFIC_BAND: Final = 0.15
+_BEYOND: Final = 0.03
+"""What no single kernel shows: clocks, refresh, other processes."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A step on a machine, and a stretch of the run."""
+
+    played: Played
+    machine: Machine
+    course: Course
+    power: Floats
+    """W in each bin of the course."""
+    clock: Floats
+    """Hz in each bin."""
+    die: Floats
+    memory: Floats
+    """degC in each bin."""
+
+    @classmethod
+    def of(cls, played: Played, machine: Machine, seconds: float = SERIES_SECONDS) -> Timing:
+        """With `seconds` of the run at 20 ms: at least three steps of it, or one of a long one."""
+        length = max(seconds, min(3 * float(played.step[0]), 4 * seconds))
+        ran = course(played, GPU_PERIOD, length)
+        gpu = machine.gpu
+        rates = {name: ran.rate(name) for name in ("busy", *FLOWS)}
+        free = board_power(gpu, played.load(rates))
+        power = np.minimum(free, gpu.power.limit)
+        die, memory = temperatures(gpu, power, GPU_PERIOD)
+        return cls(played, machine, ran, power, core_clock(gpu, free), die, memory)
+
+
+def time_values(timing: Timing) -> dict[str, Value | Missing]:
+    """The values of a Run that time decides, by quantity name."""
+    return {**_speed(timing), **_traffic(timing), **_power(timing)}
+
+
+def relative_band(played: Played) -> float:
+    """Relative half-width of the step's time: its kernels' bands, weighted by their time, and that of launches."""
+    index = played.prices.index
+    seconds = played.prices.table[0, index].mean(axis=1)
+    total = float(seconds.sum())
+    kernels = float((seconds * played.prices.band[index]).sum() / total) if total else 0.0
+    return kernels + _LAUNCH_BAND * played.sensitivity["launch"] + _BEYOND
+
+
+def unknown_share(played: Played) -> float:
+    """Share of the step in operators that no law knows."""
+    seconds = played.prices.unknown[played.prices.index]
+    by_segment = np.add.reduceat(seconds, played.timeline.segments, axis=0)
+    return float(played.mean(by_segment) / played.step[0])
+
+
+def model_flops(played: Played) -> float:
+    """Operations of a step on one GPU without those that recomputation repeats."""
+    program = played.work.program
+    recipe = program.trace.header.job.get("recipe", {})
+    flops = played.work.flops
+    by_segment = np.add.reduceat(flops, played.timeline.segments, axis=0)
+    total = float(played.mean(by_segment))
+    if recipe.get("recompute") != "full":
+        return total
+    heads = np.array([path.rpartition(".")[2] in {"lm_head", "embed_out"} for path in program.trace.header.modules])
+    module = program.trace.instructions["module"][program.row]
+    again = np.where(((program.phase == PHASE["forward"]) & ~heads[module])[:, None], flops, 0.0)
+    return total - float(played.mean(np.add.reduceat(again, played.timeline.segments, axis=0)))
+
+
+def _speed(timing: Timing) -> dict[str, Value | Missing]:
+    played, machine = timing.played, timing.machine
+    band = relative_band(played)
+    step = float(played.step[0])
+    basis = "captured operations priced kernel by kernel and replayed over their streams" + _borrowed(machine)
+    parts = dict(zip(KINDS, played.mean(played.parts).tolist(), strict=True))
+    lengths, per_step = played.lengths, played.lengths.micro_batch * played.accumulation
+    fed = lengths.padded_mean(lengths.micro_batch) * per_step
+    flops = model_flops(played)
+    peak = dtypes.peak(machine.gpu, _dtype(played))
+
+    def seconds(value: float, text: str) -> Value:
+        return _within(value, "s", band, text)
+
+    found: dict[str, Value | Missing] = {
+        "step.time": seconds(step, basis),
+        **{f"step.time.{name}": seconds(played.phase(name), basis) for name in ("forward", "backward", "optimizer")},
+        "step.time.exposed_communication": seconds(
+            parts["communication"] + played.waiting, "collectives that no kernel hides, and waiting for the rank with the longest rows"
+        ),
+        "step.time.exposed_offload": seconds(parts["offload"], "copies and host work that neither kernels nor collectives hide"),
+        "step.time.idle": seconds(parts["idle"], "no kernel, collective, copy or offloaded work running: the host launches too slowly"),
+        "tokens.rate": _rate(fed / step, "token/s", band, "rows padded to the longest of their micro-batch, over step.time"),
+        "tokens.rate.useful": _rate(lengths.mean * per_step / step, "token/s", band, "tokens without padding, over step.time"),
+        "samples.rate": _rate(per_step * played.ranks / step, "sample/s", band, "rows of all GPUs over step.time"),
+        "flops.model": _within(flops, "FLOP", 0.02, "captured products and attention, recomputation left out; causal attention counted whole"),
+        "mfu": _rate(flops / step / peak, "1", band, f"flops.model over step.time and {peak / 1e12:,.0f} TFLOP/s"),
+        "gpu.busy": _share((parts["busy"] + played.waiting) / step, band / 2, "kernels and collectives running, waiting in collectives included"),
+    }
+    return found
+
+
+def _traffic(timing: Timing) -> dict[str, Value | Missing]:
+    played, machine, ran = timing.played, timing.machine, timing.course
+    step, band = float(played.step[0]), relative_band(played) + _TRAFFIC_BAND
+    flows = dict(zip(FLOWS, played.mean(played.flows).tolist(), strict=True))
+    both = flows["read"] + flows["written"]
+    peak = _top(ran.rate("read") + ran.rate("written"))
+    limit = machine.gpu.hbm.bandwidth
+    ranks = ranks_on_node(played.work.program.trace, machine)
+    basis = "operands of captured kernels through a tensor-level model of the L2"
+    busiest = "the busiest 20 ms of a predicted stretch of the run"
+    cores = machine.host.sockets * machine.host.cores_per_socket
+    working = min((ranks * step + flows["cores"] * cores) / (cores * step), 1.0)
+    return {
+        "hbm.traffic.read": _within(flows["read"], "B", _TRAFFIC_BAND, basis),
+        "hbm.traffic.write": _within(flows["written"], "B", _TRAFFIC_BAND, basis),
+        "hbm.bandwidth.mean": _within(both / step, "B/s", band, f"{basis}, over step.time"),
+        "hbm.bandwidth.peak": _within(peak, "B/s", band, busiest),
+        "hbm.utilisation.mean": _share(both / step / limit, band, "hbm.bandwidth.mean over the peak at this memory clock"),
+        "hbm.utilisation.peak": _share(peak / limit, band, "hbm.bandwidth.peak over the peak at this memory clock"),
+        "pcie.bandwidth.h2d.mean": _rate(flows["h2d"] / step, "B/s", band, "captured copies over step.time"),
+        "pcie.bandwidth.d2h.mean": _rate(flows["d2h"] / step, "B/s", band, "captured copies over step.time"),
+        "nvlink.bandwidth.mean": _nvlink(flows["nvlink"] / step, band, machine, played.ranks),
+        "host.memory.bandwidth.mean": _within(flows["dimms"] * ranks / step, "B/s", band, "copies and host work of a node's ranks, over step.time"),
+        "cpu.utilisation.mean": _share(working, 0.3, "one launching core per rank, and host work on the rank's share of the cores"),
+    }  # fmt: skip
+
+
+def _nvlink(rate: float, band: float, machine: Machine, ranks: int) -> Value | Missing:
+    if machine.links.nvlink is None and ranks > 1:
+        return Missing(f"{machine.name} has no NVLink: its GPUs speak over PCIe")
+    return _rate(rate, "B/s", band, "bytes of captured collectives over step.time")
+
+
+def _power(timing: Timing) -> dict[str, Value | Missing]:
+    gpu, step = timing.machine.gpu, float(timing.played.step[0])
+    energy, thermal = energy_of(gpu), thermal_of(gpu)
+    mean = float(timing.power.mean())
+    watts = f"{energy.source}; capped at the board's {gpu.power.limit:g} W"
+
+    def degrees(value: float) -> Value:
+        return Value(value, "degC", value - thermal.band, value + thermal.band, f"first-order heat sink: {thermal.source}")
+
+    def power(value: float) -> Value:
+        low, high = value * (1 - energy.band), min(value * (1 + energy.band), gpu.power.limit)
+        return Value(value, "W", low, max(high, value), watts)
+
+    return {
+        "gpu.power.mean": power(mean),
+        "gpu.power.peak": power(_top(timing.power)),
+        "gpu.energy.step": _within(mean * step, "J", energy.band + relative_band(timing.played), "gpu.power.mean over step.time"),
+        "gpu.temperature.mean": degrees(float(timing.die.mean())),
+        "gpu.temperature.peak": degrees(_top(timing.die)),
+        "hbm.temperature.mean": degrees(float(timing.memory.mean())),
+        "hbm.temperature.peak": degrees(_top(timing.memory)),
+    }
+
+
+def time_tables(timing: Timing, used: float, reserved: float, host_used: float) -> dict[str, pa.Table]:
+    """`gpu`, `host`, `marks` and `curves` as `membound.run.series` has them, `time.resources` and `time.families`.
+
+    Args: `used`, `reserved` GPU memory once the allocator has settled, `host_used` of the node, B.
+    """
+    played, ran, machine = timing.played, timing.course, timing.machine
+    bins = len(timing.power)
+    hbm = ran.rate("read") + ran.rate("written")
+    columns = {
+        "busy": np.minimum(ran.rate("busy"), 1.0), "hbm.read": ran.rate("read"), "hbm.write": ran.rate("written"),
+        "hbm.utilisation": np.minimum(hbm / machine.gpu.hbm.bandwidth, 1.0), "memory.used": np.full(bins, used),
+        "memory.reserved": np.full(bins, reserved), "power": timing.power, "clock.core": timing.clock,
+        "clock.memory": np.full(bins, machine.gpu.hbm.clock), "temperature.gpu": timing.die, "temperature.hbm": timing.memory,
+        "pcie.h2d": ran.rate("h2d"), "pcie.d2h": ran.rate("d2h"), "nvlink.sent": ran.rate("nvlink"),
+    }  # fmt: skip
+    gpu = {"time": np.arange(bins) * GPU_PERIOD, "gpu": np.zeros(bins, np.int32)} | columns
+    host = _host_series(timing, host_used)
+    return {
+        "gpu": pa.table(gpu),
+        "host": pa.table(host),
+        "marks": _marks(ran),
+        "curves": _curves(columns, host),
+        "time.resources": pa.table({"resource": list(RESOURCES), "share": [played.sensitivity[name] for name in RESOURCES]}),
+        "time.families": _families(played),
+    }
+
+
+def _host_series(timing: Timing, host_used: float) -> dict[str, Floats]:
+    machine, ran = timing.machine, timing.course
+    ranks = ranks_on_node(timing.played.work.program.trace, machine)
+    cores = machine.host.sockets * machine.host.cores_per_socket
+    group = round(HOST_PERIOD / GPU_PERIOD)
+    count = max(len(ran.bins) // group, 1)
+
+    def each(name: str) -> Floats:
+        rate = ran.rate(name)
+        return np.asarray(rate[: count * group].reshape(count, -1).mean(axis=1) if len(rate) >= group else rate.mean(keepdims=True))
+
+    return {
+        "time": np.arange(count) * HOST_PERIOD, "node": np.zeros(count, np.int32),
+        "cpu.utilisation": np.minimum((ranks + each("cores") * cores) / cores, 1.0),
+        "memory.used": np.full(count, host_used), "memory.bandwidth": each("dimms") * ranks,
+    }  # fmt: skip
+
+
+def _marks(ran: Course) -> pa.Table:
+    rows = [dataclasses.asdict(mark) | {"rank": 0, "name": "optimizer" if mark.kind == "phase" else mark.kind} for mark in ran.marks]
+    return pa.Table.from_pylist(rows, schema=MARK_TABLE)
+
+
+_SOURCES: Final = {
+    "busy": "timeline of the captured kernels", "hbm": "operands of captured kernels through a model of the L2",
+    "memory": "replay of PyTorch's allocator", "power": "energy per operation and byte", "clock": "the machine, and the board's power limit",
+    "temperature": "first-order heat sink",
+    "pcie": "captured copies", "nvlink": "captured collectives", "cpu": "launching cores and host work",
+}  # fmt: skip
+
+
+def _curves(gpu: dict[str, Floats], host: dict[str, Floats]) -> pa.Table:
+    named = [("gpu", name, GPU_PERIOD) for name in gpu] + [("host", name, HOST_PERIOD) for name in host if name not in {"time", "node"}]
+    rows = [
+        {"table": table, "curve": name, "tier": "law", "source": _SOURCES[name.split(".")[0]], "period": period, "missing": 0, "reason": None}
+        for table, name, period in named
+    ]
+    return pa.Table.from_pylist(rows, schema=CURVE_TABLE)
+
+
+def _families(played: Played) -> pa.Table:
+    """Seconds of a step by family of kernels, as if they ran one after the other."""
+    program = played.work.program
+    names = program.trace.header.ops
+    law = np.array([law_of(name) for name in names])[program.op]
+    seconds = played.prices.table[0, played.prices.index]
+    kernel = program.kind == KIND["kernel"]
+    rows: list[tuple[str, float, float, float]] = []
+    for number, each in enumerate(LAWS):
+        name = each.family if number < len(LAWS) - 1 else "unknown"
+        chosen = np.where((kernel & (law == number))[:, None], seconds, 0.0)
+        flows = [np.where((kernel & (law == number))[:, None], f, 0.0) for f in (played.work.read + played.work.written, played.work.flops)]
+        time, moved, flops = (float(played.mean(np.add.reduceat(x, played.timeline.segments, axis=0))) for x in (chosen, *flows))
+        rows.append((name, time, moved, flops))
+    for kind in ("collective", "copy_h2d", "copy_d2h", "host"):
+        chosen = np.where((program.kind == KIND[kind])[:, None], seconds, 0.0)
+        rows.append((kind, float(played.mean(np.add.reduceat(chosen, played.timeline.segments, axis=0))), 0.0, 0.0))
+    columns = zip(*(row for row in rows if row[1] > 0.0), strict=True)
+    return pa.table({name: pa.array(column) for name, column in zip(("family", "seconds", "hbm", "flops"), columns, strict=True)})
+
+
+def _dtype(played: Played) -> str:
+    """Type of the numbers that most of the step's operations multiply."""
+    flows = dict(zip(FLOWS, played.mean(played.flows).tolist(), strict=True))
+    return "bfloat16" if flows["tensor_flops"] >= 0.5 * flows["flops"] else "float32"
+
+
+def _borrowed(machine: Machine) -> str:
+    profile = profile_of(machine.gpu)
+    return f"; efficiencies of {profile.gpu}, for want of its own" if profile.borrowed else ""
+
+
+def _top(values: Floats) -> float:
+    return float(values.max()) if len(values) else 0.0
+
+
+def _within(value: float, unit: str, band: float, basis: str) -> Value:
+    return Value(float(value), unit, float(value * max(1 - band, 0.0)), float(value * (1 + band)), basis)
+
+
+def _rate(value: float, unit: str, band: float, basis: str) -> Value:
+    # What is over the step's time: a time longer by the band makes it smaller by band / (1 + band).
+    return Value(float(value), unit, float(value / (1 + band)), float(value / max(1 - band, 0.1)), basis)
+
+
+def _share(value: float, band: float, basis: str) -> Value:
+    value = min(max(value, 0.0), 1.0)
+    return Value(value, "1", max(value * (1 - band), 0.0), min(value * (1 + band), 1.0), basis)

@@ -1,0 +1,200 @@
+"""An optimizer step from what was played: micro-steps repeated, lengths averaged, ranks waiting for the slowest."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from membound.cost.power import Load
+from membound.cost.resources import RESOURCES, ROW, Spent
+from membound.replay import intervals
+from membound.replay.lengths import Lengths
+from membound.replay.pricing import Prices
+from membound.replay.timeline import Timeline
+from membound.replay.workload import Workload
+from membound.trace.schema import KIND, PHASE, PHASES
+
+Floats = npt.NDArray[np.float64]
+Column = npt.NDArray[np.int64]
+
+KINDS: Final = ("busy", "communication", "offload", "idle")
+"""Parts of the time: a kernel or collective runs; only collectives run; only copies run or the host works on tensors; nothing runs."""
+FLOWS: Final = ("read", "written", "cached", "flops", "tensor_flops", "h2d", "d2h", "nvlink", "dimms", "cores")
+"""What flows: HBM bytes, bytes that stay within the L2, operations (all, and those of 16-bit products), copied bytes, bytes sent to other GPUs,
+DIMM bytes, core-seconds."""
+
+# Optimizer steps drawn where ranks only meet at the end of a step: the mean of their slowest rank then has settled to a per mille.
+_DRAWS: Final = 400
+
+
+@dataclass(frozen=True)
+class Played:
+    """A Workload played on a machine: everything about its captured step, by segment and row length."""
+
+    work: Workload
+    prices: Prices
+    timeline: Timeline
+    repeat: int
+    """How often the middle micro-step happens."""
+    accumulation: int
+    ranks: int
+    lengths: Lengths
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Row lengths, K of them."""
+        return self.work.lengths
+
+    @functools.cached_property
+    def times(self) -> int:
+        """Micro-steps captured."""
+        return int(self.work.program.micro.max()) + 1 if len(self.work.program) else 1
+
+    @functools.cached_property
+    def segment_phase(self) -> Column:
+        """Phase of each segment."""
+        return self.work.program.phase[self.timeline.segments]
+
+    @functools.cached_property
+    def count(self) -> Floats:
+        """How often each segment happens in a step."""
+        middle = (self.work.program.micro[self.timeline.segments] == 1) & (self.times > 2) & (self.segment_phase != PHASE["optimizer"])
+        return np.where(middle, float(self.repeat), 1.0)
+
+    @functools.cached_property
+    def in_micro(self) -> npt.NDArray[np.bool_]:
+        """Whether a segment belongs to a micro-step, and so to its row length, rather than to the optimizer."""
+        return np.asarray(self.segment_phase != PHASE["optimizer"], np.bool_)
+
+    @functools.cached_property
+    def borders(self) -> Floats:
+        """Moments where segments begin and end; [segments + 1, K]."""
+        ends = self.timeline.borders[:, 0]
+        return np.concatenate([np.zeros((1, ends.shape[1])), np.maximum.accumulate(ends)])
+
+    @functools.cached_property
+    def spent(self) -> Spent:
+        """Each segment's duration, by resource; [segments, ROWS, K]."""
+        return np.diff(self.timeline.borders, axis=0, prepend=np.zeros((1, *self.timeline.borders.shape[1:])))
+
+    @functools.cached_property
+    def parts(self) -> Floats:
+        """Seconds of each segment by `KINDS`; [segments, KINDS, K]."""
+        kind, line = self.work.program.kind, self.timeline
+        kernels, collectives = kind == KIND["kernel"], kind == KIND["collective"]
+        copies, host = np.isin(kind, [KIND["copy_h2d"], KIND["copy_d2h"]]), kind == KIND["host"]
+        result = np.zeros((len(line.segments), len(KINDS), len(self.grid)))
+        for k in range(len(self.grid)):
+            at = self.borders[:, k]
+
+            def seconds(which: npt.NDArray[np.bool_], at: Floats = at, k: int = k) -> Floats:
+                return np.diff(intervals.covered(line.start[which, k], line.end[which, k], at))
+
+            computing, busy = seconds(kernels), seconds(kernels | collectives)
+            moving = seconds(kernels | collectives | copies | host)
+            result[:, :, k] = np.stack([busy, busy - computing, moving - busy, np.diff(at) - moving], axis=1)
+        return result
+
+    @functools.cached_property
+    def flows(self) -> Floats:
+        """What flows in each segment's items by `FLOWS`; [segments, FLOWS, K]."""
+        return np.add.reduceat(self.amounts, self.timeline.segments, axis=0) if len(self.timeline.segments) else self.amounts
+
+    @functools.cached_property
+    def amounts(self) -> Floats:
+        """What flows in each item by `FLOWS`; [n, FLOWS, K]."""
+        work, kind = self.work, self.work.program.kind
+        tensor = (work.flops > 0) & self._in_tensor_cores()[:, None]
+        return np.stack(
+            [
+                work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), _where(kind, "copy_h2d", work.moved),
+                _where(kind, "copy_d2h", work.moved), _where(kind, "collective", work.moved), self.prices.dimm_bytes, self._cores(),
+            ],
+            axis=1,
+        )  # fmt: skip
+
+    def _in_tensor_cores(self) -> npt.NDArray[np.bool_]:
+        """Items whose first operand is of a type that tensor cores multiply by default."""
+        operands = self.work.program.operands
+        half = np.array([dtype in {"bfloat16", "float16"} for dtype, _, _ in operands.forms], np.bool_)
+        if not len(operands.forms):
+            return np.zeros(len(self.work.program), np.bool_)
+        count = np.bincount(operands.item, half[operands.form], len(self.work.program))
+        return np.asarray(count * 2 > operands.count(len(self.work.program)), np.bool_)
+
+    def _cores(self) -> Floats:
+        """Core-seconds of host work beyond the one core that launches, as shares of all the rank's cores; [n, K]."""
+        table = self.prices.table[:, self.prices.index]
+        return np.where((self.work.program.kind == KIND["host"])[:, None], table[ROW["ddr"]] + table[ROW["host_compute"]], 0.0)
+
+    def load(self, rates: Mapping[str, Floats]) -> Load:
+        """What the board's power follows from, given how fast each of `FLOWS` flows."""
+        links = rates["nvlink"] + rates["h2d"] + rates["d2h"]
+        plain = np.maximum(rates["flops"] - rates["tensor_flops"], 0.0)
+        return Load(rates["tensor_flops"], plain, rates["read"], rates["written"], rates["cached"], links)
+
+    @functools.cached_property
+    def together(self) -> bool:
+        """Whether ranks wait for each other in every micro-step, rather than once a step."""
+        program = self.work.program
+        inside = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
+        return bool((inside & (program.micro == 0)).any())
+
+    def mean(self, by_segment: Floats, rows: int | None = None) -> Floats:
+        """A step's mean of a quantity given by segment and row length, [segments, ..., K] -> [...]. `rows`: the longest of how many sets
+        the length; those of one micro-batch unless said."""
+        weights = self.lengths.weights(self.grid, rows or self.lengths.micro_batch)
+        return np.asarray(np.tensordot(self.count, by_segment @ weights, axes=(0, 0)), np.float64)
+
+    @functools.cached_property
+    def own(self) -> Spent:
+        """A rank's step without waiting for others, by resource; [ROWS]."""
+        return self.mean(self.spent)
+
+    @functools.cached_property
+    def step(self) -> Spent:
+        """The step, waiting for the slowest rank included, by resource; [ROWS]."""
+        if self.ranks < 2 or self.lengths.fixed:
+            return self.own
+        if self.together:
+            everyone = self.mean(self.spent, self.lengths.micro_batch * self.ranks)
+            # A rank's optimizer does not depend on lengths, and collectives wait once.
+            return everyone
+        micro = np.where(self.in_micro, self.count, 0.0)
+        inner = np.tensordot(micro, self.spent @ self.lengths.weights(self.grid, self.lengths.micro_batch), axes=(0, 0))
+        return np.asarray(self.own + inner * (self._slowest() - 1.0), np.float64)
+
+    def _slowest(self) -> float:
+        """Expected time of the slowest rank's micro-steps over the mean rank's."""
+        micro = np.where(self.in_micro, self.count, 0.0)
+        curve = np.tensordot(micro, self.spent[:, 0], axes=(0, 0)) / max(self.accumulation, 1)
+        draws = max(min(_DRAWS, 20_000_000 // max(self.ranks * self.accumulation, 1)), 16)
+        lengths = self.lengths.draws((draws, self.ranks, self.accumulation))
+        times = np.interp(lengths, self.grid, curve).sum(axis=2)
+        return float(times.max(axis=1).mean() / times.mean())
+
+    @property
+    def waiting(self) -> float:
+        """Seconds of a step in which a rank waits for slower ones; its GPU then spins in a collective."""
+        return float(self.step[0] - self.own[0])
+
+    def phase(self, name: str) -> float:
+        """Seconds of a step in the phase `name`, its share of waiting included."""
+        chosen = np.where(self.segment_phase == PHASES.index(name), self.count, 0.0)
+        weights = self.lengths.weights(self.grid, self.lengths.micro_batch)
+        own = float(np.tensordot(chosen, self.spent[:, 0] @ weights, axes=(0, 0)))
+        return own * float(self.step[0] / self.own[0])
+
+    @functools.cached_property
+    def sensitivity(self) -> dict[str, float]:
+        """By how many per cent the step gets shorter where each resource gets one per cent faster; they add up to 1."""
+        return {name: float(self.step[ROW[name]] / self.step[0]) for name in RESOURCES}
+
+
+def _where(kind: Column, name: str, values: Floats) -> Floats:
+    return np.where((kind == KIND[name])[:, None], values, 0.0)

@@ -1,0 +1,81 @@
+"""A Trace on a Machine in time: compiled, sent through the L2, priced, played over its streams, and averaged over row lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from membound.cost.l2 import effective_capacity
+from membound.cost.power import board_power, core_clock
+from membound.replay.lengths import Lengths
+from membound.replay.outside import ranks_on_node
+from membound.replay.pricing import priced
+from membound.replay.program import Program, compiled
+from membound.replay.step import FLOWS, Played
+from membound.replay.timeline import play
+from membound.replay.workload import Workload, workload
+from membound.spec.machine import Gpu, Machine
+from membound.trace.schema import Trace
+
+
+@dataclass
+class Replayer:
+    """One Job's program, ready to be priced on any number of machines. Holds what does not depend on clocks."""
+
+    trace: Trace
+    lengths: Lengths
+    other: Trace | None = None
+    """A capture of the same Job at `lengths.second_capture()` tokens."""
+    _program: Program | None = None
+    _workloads: dict[float, Workload] = field(default_factory=dict)
+
+    @property
+    def program(self) -> Program:
+        """The last captured step, compiled."""
+        if self._program is None:
+            self._program = compiled(self.trace, self.other)
+        return self._program
+
+    def workload(self, gpu: Gpu) -> Workload:
+        """The program through the L2 of `gpu`."""
+        capacity = effective_capacity(gpu)
+        if capacity not in self._workloads:
+            grid = self.lengths.grid(self.trace.header.ranks, self.program.lengths)
+            self._workloads[capacity] = workload(self.program, grid, capacity)
+        return self._workloads[capacity]
+
+    def on(self, machine: Machine) -> Played:
+        """The Job's step on `machine`, which is already the part of it that the Job uses. Raises `InputError` for what the machine lacks.
+
+        Where the board would draw more than its limit, its core clock falls until the limit holds, and all is priced again there.
+        """
+        played = self._play(machine)
+        share = throttled(played, machine.gpu)
+        if share > 0.995:
+            return played
+        return self._play(machine.model_copy(update={"gpu": at_clock(machine.gpu, share)}))
+
+    def _play(self, machine: Machine) -> Played:
+        work = self.workload(machine.gpu)
+        prices = priced(work, machine, ranks_on_node(self.trace, machine))
+        header = self.trace.header
+        accumulation = header.micro_steps + header.repeat - 1
+        return Played(work, prices, play(self.program, prices), header.repeat, accumulation, header.ranks, self.lengths)
+
+
+def throttled(played: Played, gpu: Gpu) -> float:
+    """Core clock over its highest that keeps the step's busy time within the board's limit: 1 where nothing has to give.
+
+    Matrix products were measured on boards that were at their own limit: up to what those allowed there is nothing to take off once more.
+    """
+    busy = max(float(played.mean(played.parts)[0]), 1e-9)
+    rates = {name: np.array([amount / busy]) for name, amount in zip(FLOWS, played.mean(played.flows).tolist(), strict=True)}
+    return float(core_clock(gpu, board_power(gpu, played.load(rates)))[0] / gpu.clock.max)
+
+
+def at_clock(gpu: Gpu, share: float) -> Gpu:
+    """`gpu` with its core clock held at `share` of what it would be: arithmetic and L2 fall, HBM does not."""
+    peaks = {name: value * share for name, value in gpu.peaks.model_dump().items() if isinstance(value, float)}
+    clock = gpu.clock.model_copy(update={"boost": gpu.clock.boost * share, "max": gpu.clock.max * share})
+    return gpu.model_copy(update={"peaks": gpu.peaks.model_copy(update=peaks), "clock": clock})

@@ -1,0 +1,194 @@
+"""Items on their streams: the host launches in order, streams wait for launches and events, copies for their engine, collectives for the last one.
+
+Every moment is kept with what it hangs on: of two things that must both be over, the later one's history counts. So the end of the step says
+how much of it was arithmetic, HBM, launching or a link, and these add up. All row lengths, and all machines of a sweep, go side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from membound.cost.resources import ROW, Spent, nothing
+from membound.replay.pricing import Prices
+from membound.replay.program import Program
+from membound.trace.schema import KIND
+
+Floats = npt.NDArray[np.float64]
+Column = npt.NDArray[np.int64]
+
+_KERNEL, _H2D, _D2H, _COLLECTIVE, _HOST = (KIND[k] for k in ("kernel", "copy_h2d", "copy_d2h", "collective", "host"))
+_RECORD, _WAIT, _SYNC = (KIND[k] for k in ("record", "wait", "sync"))
+_LAUNCH: Final = ROW["launch"]
+
+# From cudaLaunchKernel's return to the kernel's start on an idle GPU, s: 2 to 3 us on Ampere and Hopper (NVIDIA forums and blog, "Understanding
+# the visualization of overhead and latency in Nsight Systems").
+_START: Final = 2.5e-6
+# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.allocator_walk.
+_QUEUE: Final = 1024
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When items run; s since the step began. `n` items, K columns."""
+
+    start: Floats
+    """[n, K]; of host work and launches of nothing, the host's own time."""
+    end: Floats
+    """[n, K]"""
+    borders: Spent
+    """Where the segments of the step end, with their histories; [segments, ROWS, K]."""
+    segments: Column
+    """First item of each segment, one per phase of each captured micro-step; [segments]."""
+
+
+def play(program: Program, prices: Prices, host: float | Floats = 1.0) -> Timeline:
+    """Run `program` with `prices`. `host`: factor on launch times, one for all or one per column."""
+    return _Player(program, prices, host).run()
+
+
+class _Player:
+    """The state of one run: moments are [ROWS, K]."""
+
+    def __init__(self, program: Program, prices: Prices, host: float | Floats) -> None:
+        self.program, self.prices = program, prices
+        self.columns = prices.table.shape[2]
+        self.factor = np.broadcast_to(np.asarray(host, np.float64), (self.columns,))
+        self.host = nothing(self.columns)
+        self.zero = nothing(self.columns)
+        self.tails: dict[int, Spent] = {}
+        self.events: dict[int, Spent] = {}
+        self.engines: dict[int, Spent] = {}
+        self.joined: list[Spent] = []
+        self.start = np.zeros((len(program), self.columns))
+        self.end = np.zeros((len(program), self.columns))
+
+    def run(self) -> Timeline:
+        program, prices = self.program, self.prices
+        table = np.ascontiguousarray(np.moveaxis(prices.table, 1, 0))
+        columns = (
+            program.kind.tolist(), program.stream.tolist(), program.target.tolist(), prices.index.tolist(), prices.launch.tolist(),
+            program.flag.tolist(), program.detached.tolist(),
+        )  # fmt: skip
+        starts = segments(program)
+        cuts = set(starts[1:].tolist())
+        borders = []
+        for item, (kind, stream, target, index, cost, flag, detached) in enumerate(zip(*columns, strict=True)):
+            if item in cuts:
+                borders.append(self._border())
+            self._launch(cost)
+            if kind == _KERNEL:
+                self._on_stream(item, stream, table[index])
+            elif kind == _COLLECTIVE:
+                self._collective(item, stream, table[index], detached)
+            elif kind in (_H2D, _D2H):
+                self._copy(item, kind, stream, table[index], bool(flag))
+            elif kind == _HOST:
+                self._work(item, table[index])
+            elif kind == _RECORD:
+                self.events[target] = self._ready(stream)
+            elif kind == _WAIT:
+                if target in self.events:
+                    self.tails[stream] = later(self._ready(stream), self.events[target])
+            elif kind == _SYNC:
+                self._sync(target)
+            if item >= _QUEUE and not item % 64:
+                # The host is never further ahead than the queue is deep.
+                self.host = later(self.host, self._queued(item - _QUEUE))
+        borders.append(self._end())
+        return Timeline(self.start, self.end, np.stack(borders), starts)
+
+    def _launch(self, cost: float) -> None:
+        spent = cost * self.factor
+        self.host = self.host.copy()
+        self.host[0] += spent
+        self.host[_LAUNCH] += spent
+
+    def _ready(self, stream: int) -> Spent:
+        return self.tails.get(stream, self.zero)
+
+    def _launched(self) -> Spent:
+        moment = self.host.copy()
+        moment[0] += _START
+        moment[_LAUNCH] += _START
+        return moment
+
+    def _mark(self, item: int, begin: Spent, end: Spent) -> None:
+        self.start[item] = begin[0]
+        self.end[item] = end[0]
+
+    def _on_stream(self, item: int, stream: int, duration: Spent) -> None:
+        begin = later(self._ready(stream), self._launched())
+        end = begin + duration
+        self.tails[stream] = end
+        self._mark(item, begin, end)
+
+    def _collective(self, item: int, stream: int, duration: Spent, detached: bool) -> None:
+        begin = later(later(self._ready(stream), self._launched()), self.engines.get(_COLLECTIVE, self.zero))
+        end = begin + duration
+        self.engines[_COLLECTIVE] = end
+        if detached:
+            self.joined.append(end)
+        else:
+            self.tails[stream] = end
+        self._mark(item, begin, end)
+
+    def _copy(self, item: int, kind: int, stream: int, duration: Spent, asynchronous: bool) -> None:
+        begin = later(later(self._ready(stream), self._launched()), self.engines.get(kind, self.zero))
+        end = begin + duration
+        self.engines[kind] = self.tails[stream] = end
+        if not asynchronous:
+            self.host = later(self.host, end)
+        self._mark(item, begin, end)
+
+    def _work(self, item: int, duration: Spent) -> None:
+        begin = self.host
+        self.host = begin + duration
+        self._mark(item, begin, self.host)
+
+    def _sync(self, target: int) -> None:
+        waiting = self.tails.values() if target < 0 else [self._ready(target)]
+        for moment in waiting:
+            self.host = later(self.host, moment)
+
+    def _queued(self, item: int) -> Spent:
+        # When that item started nobody keeps with its history: what the host waits for then is the GPU's own work, whose mix the tail has.
+        tail = later(self._ready(0), self.host)
+        when = self.start[item]
+        share = np.where(tail[0] > 0, when / np.where(tail[0] > 0, tail[0], 1.0), 0.0)
+        return tail * np.minimum(share, 1.0)
+
+    def _border(self) -> Spent:
+        """A phase ends: what nobody waited for is waited for now, as DDP does at the end of backward."""
+        for moment in self.joined:
+            self.tails[0] = later(self._ready(0), moment)
+        self.joined.clear()
+        return later(self._ready(0), self.host)
+
+    def _end(self) -> Spent:
+        self._border()
+        moment = self.host
+        for tail in (*self.tails.values(), *self.engines.values()):
+            moment = later(moment, tail)
+        return moment
+
+
+def later(a: Spent, b: Spent) -> Spent:
+    """The later of two moments, column by column, with its history."""
+    if a is b:
+        return a
+    after = b[0] > a[0]
+    if not after.any():
+        return a
+    if after.all():
+        return b
+    return np.where(after, b, a)
+
+
+def segments(program: Program) -> Column:
+    """First item of each phase of each captured micro-step."""
+    key = program.micro * 64 + program.phase
+    return np.flatnonzero(np.diff(key, prepend=key[0] - 1 if len(key) else 0)).astype(np.int64)

@@ -1,0 +1,140 @@
+"""A Program at given row lengths, through an L2 of a given size: each distinct kernel once, sorted by the law that prices it.
+
+Nothing here depends on clocks, so that a sweep over them makes it once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from membound.cost.law import Kernels, Shape
+from membound.cost.laws import law_of
+from membound.replay.program import Program
+from membound.replay.traffic import traffic
+from membound.trace.schema import KIND, LAYOUTS
+
+Column = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Distinct kernels that one law prices."""
+
+    law: int
+    """Index into `membound.cost.laws.LAWS`."""
+    members: Column
+    """Numbers of the distinct kernels, m of them."""
+    kernels: Kernels
+    """m x K entries: all members at the first length, then at the second, ..."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """n items, K row lengths."""
+
+    program: Program
+    lengths: tuple[int, ...]
+    index: Column
+    """Number of each item's distinct kernel, -1 for what is no kernel; [n]."""
+    distinct: int
+    groups: tuple[Group, ...]
+    read: Floats
+    """HBM bytes read; [n, K]."""
+    written: Floats
+    """HBM bytes written; [n, K]."""
+    cached: Floats
+    """Bytes of kernels' operands that never leave the L2; [n, K]."""
+    flops: Floats
+    """[n, K]"""
+    moved: Floats
+    """Bytes of copies and collectives; [n, K]."""
+
+
+def workload(program: Program, lengths: tuple[int, ...], capacity: float) -> Workload:
+    """`program` with rows of `lengths` tokens, through an L2 that holds `capacity` bytes."""
+    through = [traffic(program, length, capacity) for length in lengths]
+    read = np.stack([r for r, _ in through], axis=1)
+    written = np.stack([w for _, w in through], axis=1)
+    flops = np.stack([program.flops_at(length) for length in lengths], axis=1)
+    moved = np.stack([program.moved_at(length) for length in lengths], axis=1)
+    touched = np.stack([_touched(program, length) for length in lengths], axis=1)
+    is_kernel = program.kind == KIND["kernel"]
+    cached = np.where(is_kernel[:, None], np.maximum(touched - read - written, 0.0), 0.0)
+    kernels = np.flatnonzero(is_kernel)
+    index = np.full(len(program), -1, np.int64)
+    first, number = _distinct(_signatures(program)[kernels], np.concatenate([read, written], axis=1)[kernels])
+    index[kernels] = number
+    examples = kernels[first]
+    groups = _groups(program, lengths, examples, *(each[examples].astype(np.float64) for each in (read, written, flops, touched)))
+    columns = read.astype(np.float64), written.astype(np.float64), cached, flops, moved
+    return Workload(program, lengths, index, len(examples), groups, *columns)
+
+
+def _signatures(program: Program) -> Column:
+    """One number per item that two items share if they are the same operator on the same operands."""
+    operands = program.operands
+    draw = np.random.default_rng(0)
+    forms = draw.integers(1, 1 << 62, 2 * max(len(operands.forms), 1), np.int64) | 1
+    layouts = draw.integers(1, 1 << 62, len(LAYOUTS), np.int64)
+    place = np.arange(len(operands.item)) - operands.bounds(len(program))[operands.item] + 1
+    with np.errstate(over="ignore"):
+        each = (forms[2 * operands.form + operands.write] + layouts[operands.layout]) * (place * 2 + 1)
+        total = np.zeros(len(program), np.int64)
+        np.add.at(total, operands.item, each)
+        names = draw.integers(1, 1 << 62, len(program.trace.header.ops), np.int64)
+        return total + names[program.op] + program.flag
+
+
+def _distinct(signature: Column, traffic: Column) -> tuple[Column, Column]:
+    """First of each kind of row, and the kind of every row."""
+    rows = np.ascontiguousarray(np.column_stack([signature, traffic]))
+    view = rows.view([("", rows.dtype)] * rows.shape[1]).reshape(-1)
+    _, first, number = np.unique(view, return_index=True, return_inverse=True)
+    return first.astype(np.int64), number.reshape(-1).astype(np.int64)
+
+
+def _groups(
+    program: Program, lengths: tuple[int, ...], examples: Column, read: Floats, written: Floats, flops: Floats, touched: Floats
+) -> tuple[Group, ...]:  # fmt: skip
+    names = program.trace.header.ops
+    ops = [names[code] for code in program.op[examples]]
+    evenly = program.operands.even(len(program))
+    laws = np.array([law_of(op) for op in ops], np.int64)
+    shapes = [_shapes(program, examples, length) for length in lengths]
+    found = []
+    for law in np.unique(laws):
+        members = np.flatnonzero(laws == law)
+        flags, even = program.flag[examples[members]], evenly[examples[members]]
+        work, come, go, used = (values[members].T.reshape(-1).astype(np.float64) for values in (flops, read, written, touched))
+        kernels = Kernels(
+            tuple(ops[m] for m in members) * len(lengths),
+            tuple(at[m][0] for at in shapes for m in members),
+            tuple(at[m][1] for at in shapes for m in members),
+            work, come, go, used, np.tile(flags, len(lengths)), np.tile(even, len(lengths)),
+        )  # fmt: skip
+        found.append(Group(int(law), members, kernels))
+    return tuple(found)
+
+
+def _shapes(program: Program, examples: Column, length: int) -> list[tuple[tuple[Shape, ...], tuple[Shape, ...]]]:
+    operands = program.operands
+    at = operands.shapes_at(length)
+    bounds = operands.bounds(len(program))
+    form, write = operands.form.tolist(), operands.write.tolist()
+    known: dict[tuple[int, ...], tuple[tuple[Shape, ...], tuple[Shape, ...]]] = {}
+    result = []
+    for item in examples.tolist():
+        span = range(int(bounds[item]), int(bounds[item + 1]))
+        key = tuple(2 * form[j] + write[j] for j in span)
+        if key not in known:
+            known[key] = tuple(at[k // 2] for k in key if not k % 2), tuple(at[k // 2] for k in key if k % 2)
+        result.append(known[key])
+    return result
+
+
+def _touched(program: Program, length: int) -> Floats:
+    return np.bincount(program.operands.item, program.operands.nbytes_at(length), len(program)).astype(np.float64)
