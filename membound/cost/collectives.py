@@ -25,6 +25,8 @@ _LINK: Final = {"a100": 300e9, "h100": 450e9, "h200": 450e9, "b200": 900e9, "l40
 # Share of a network port's line rate that NCCL moves: all-reduce over 400 Gbit/s ports comes to 360 to 370 of 400 GB/s a node
 # in published nccl-tests.
 _NETWORK: Final = 0.92
+# Of an all-reduce of two, what a broadcast takes: 0.75 to 0.90 from 4 MiB to 1 GiB on two H100, NCCL 2.28 (validation/kernels/h100-sxm.csv).
+_BROADCAST_OF_TWO: Final = 0.82
 # s for each hop between nodes: NCCL's own model, src/graph/tuning.cc, hwLat of NET for trees with protocol LL128.
 _HOP: Final = 8.5e-6
 
@@ -116,10 +118,7 @@ def board_of(machine: Machine) -> str:
 def measured(board: str, kind: str, nbytes: Array, ranks: Array) -> Array:
     """Seconds on the measured `board`; sizes beyond the table move at its largest size's rate, groups beyond it as rings of more hops."""
     if kind in ("broadcast", "send"):
-        # A broadcast sends all bytes over each link where an all-gather sends (n - 1) / n of them; a send is a broadcast to one.
-        count = np.full(len(ranks), 2.0) if kind == "send" else ranks
-        short, total = (measured(board, "all_gather", each, count) for each in (np.ones(len(nbytes)), nbytes))
-        return short + (total - short) * count / (count - 1)
+        return _one_to_all(board, nbytes, np.full(len(ranks), 2.0) if kind == "send" else ranks)
     times = table(board, kind)
     largest = times.axes[1][-1]
     inside = np.exp(times.at(ranks, np.minimum(nbytes, largest)))
@@ -127,6 +126,14 @@ def measured(board: str, kind: str, nbytes: Array, ranks: Array) -> Array:
     share = (1 - 1 / np.maximum(ranks, 2)) / (1 - 1 / np.clip(ranks, 2, RANKS[-1]))
     seconds: Array = inside * np.maximum(nbytes / largest, 1.0) * share * np.where(nbytes < largest / 64, beyond**0.5, 1.0)
     return seconds
+
+
+def _one_to_all(board: str, nbytes: Array, ranks: Array) -> Array:
+    """A broadcast sends all bytes over each link where an all-gather sends (n - 1) / n of them; between two it takes a share of an all-reduce, that
+    sends all of them both ways. A send is a broadcast to one."""
+    short, total = (measured(board, "all_gather", each, ranks) for each in (np.ones(len(nbytes)), nbytes))
+    gathered = short + (total - short) * ranks / (ranks - 1)
+    return np.where(ranks == 2, _BROADCAST_OF_TWO * measured(board, "all_reduce", nbytes, ranks), gathered)
 
 
 def moved_to(board: str, other: str, kind: str) -> Array:

@@ -28,3 +28,9 @@ def peak(gpu: Gpu, dtype: str) -> float:
         return gpu.peaks.fp32
     rates = {"bf16": gpu.peaks.bf16, "fp16": gpu.peaks.fp16, "fp64": gpu.peaks.fp64, "int8": gpu.peaks.int8}
     return rates.get(name) or gpu.peaks.fp32
+
+
+def convolution_peak(gpu: Gpu, dtype: str) -> float:
+    """Dense peak rate at which cuDNN multiplies `dtype`, FLOP/s at `Clock.boost`: fp32 in TF32, which PyTorch allows it by default
+    (torch.backends.cudnn.allow_tf32), though not cuBLAS."""
+    return gpu.peaks.tf32 or gpu.peaks.fp32 if dtype == "float32" else peak(gpu, dtype)

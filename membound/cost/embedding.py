@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final, final
 
 import numpy as np
+import numpy.typing as npt
 
 from membound.cost.law import Array, Kernels
 from membound.cost.streaming import Streaming, most
@@ -35,15 +36,32 @@ class Embedding(Streaming):
             np.float64,
         )
 
+    def sharpness(self, kernels: Kernels) -> Array:
+        # Backward fills the whole table with zeros, then sorts and scatters: one time follows the other.
+        return np.where(_backward(kernels), 1.0, super().sharpness(kernels))
+
+    def through_l2(self, kernels: Kernels) -> Array:
+        return np.where(_backward(kernels), 0.0, kernels.touched)
+
     def rates(self, kernels: Kernels) -> list[str]:
         return [_rate(op) for op in kernels.op]
 
 
-_SORTS: Final = frozenset({"aten.sort", "aten.topk", "aten._unique2", "aten.unique_dim", "aten.argsort", "aten.msort", "aten.kthvalue"})
+def _backward(kernels: Kernels) -> npt.NDArray[np.bool_]:
+    return np.array(["dense_backward" in op for op in kernels.op], np.bool_)
+
+
+_SORTS: Final = frozenset({"aten.sort", "aten._unique2", "aten.unique_dim", "aten.argsort", "aten.msort"})
+_SELECTIONS: Final = frozenset({"aten.topk", "aten.kthvalue"})
+# Operators that move whole rows, several rows at a time.
+_PUTS: Final = frozenset(
+    {"aten.index_put", "aten.index_put_", "aten._index_put_impl_", "aten._unsafe_index_put", "aten.index_copy", "aten.index_copy_"}
+)
+_ADDS: Final = frozenset({"aten.index_add", "aten.index_add_"})
+_TABLES: Final = frozenset({"aten.embedding_dense_backward", "aten._embedding_bag_dense_backward"})
+_NAMED: Final = {"embedding_backward": _TABLES, "sort": _SORTS, "topk": _SELECTIONS, "index_put": _PUTS, "index_add": _ADDS, "gather": GATHERS}
 
 
 def _rate(op: str) -> str:
     name = op.rpartition(".")[0] or op
-    if name in GATHERS:
-        return "gather"
-    return "sort" if name in _SORTS else "scatter"
+    return next((rate for rate, names in _NAMED.items() if name in names), "scatter")

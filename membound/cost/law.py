@@ -80,7 +80,7 @@ class Law(abc.ABC):
         """Times on `gpu` at its present clocks, launch not included."""
 
 
-def soft_roofline(compute: Array, memory: Array, fixed: Array, sharpness: float, band: float | Array) -> Priced:
+def soft_roofline(compute: Array, memory: Array, fixed: Array, sharpness: float | Array, band: float | Array) -> Priced:
     """((compute^p + memory^p)^(1/p)) + fixed, all in s: no kernel turns from one bound to the other at once.
 
     Args: `compute` s at the GPU's arithmetic alone, `memory` s at its HBM alone, `fixed` s that neither shortens, `sharpness` p.

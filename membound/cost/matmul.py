@@ -7,6 +7,7 @@ drawn anew at the asked GPU's clocks, so that arithmetic, HBM and the fixed part
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Final
 
@@ -22,17 +23,29 @@ from membound.spec.machine import DType, Gpu
 # out within 3 points of the measured speed-up in every bin of arithmetic intensity (`membound study calibration`; kernels only).
 SHARPNESS: Final = 5.0
 MEMORY: Final = 0.94
-# s that the smallest matmul takes on each of the five measured GPUs: 1.7 to 2.5 us (cost/data/SOURCES.md, replayed as a CUDA graph).
+# s that the smallest matmul takes on each of the five measured GPUs: 1.7 to 2.5 us (cost/data/SOURCES.md).
 FIXED: Final = 2e-6
-# Of its peak, what cuBLAS reaches without tensor cores: 51 to 54 of 66.9 TFLOP/s for large fp32 matmuls on an H100; an assumption until measured.
-_PLAIN: Final = 0.8
+# Of its peak, what cuBLAS reaches without tensor cores, and the step of its main loop in elements of k: chosen by fp32 products and batches of them,
+# our own measurements on an H100 (validation/kernels/h100-sxm.csv): large ones run at 45 to 54 of 66.9 TFLOP/s, k of 16 at what HBM gives.
+_PLAIN: Final = 0.76
+_PLAIN_STEP: Final = 24
+# How much longer tensor cores take with training's numbers than in the tables: large products of normal numbers, forward, dgrad and wgrad, on an H100
+# (the same file, warm, PyTorch 2.11) over this law with the tables alone, median. Normal numbers draw more power, and the clock falls for it.
+_NORMAL: Final = 1.09
+# FLOP per clock and SM where a matrix's rows do not begin on whole 4 bytes, such as logits over GPT-2's vocabulary of 50,257: result so, 94 TFLOP/s
+# on an H100; an operand so, 132 (the same file). The clock is the boost clock.
+_RAGGED_RESULT: Final = 390.0
+_RAGGED_OPERAND: Final = 545.0
+# Odd sizes of m or k from here on are taken for a vocabulary, which is a row's length; below, for a number of tokens, which is none.
+_VOCABULARY: Final = 30_000
 # Share of the L2 that an operand may take and still be there for the next call, while weights stream past it. The L40S's tables, whose L2 is large
 # and memory slow, show it; with it the A100 predicts the L40S to 24 % instead of 29 %, and the two Hoppers each other as well.
 _KEPT: Final = 0.25
-# Half-widths of the band: leave-one-out 90th percentile on the same GPU; leave-one-GPU-out on another (`membound study calibration`).
-_BAND_OWN: Final = 0.12
+# Half-widths of the band: 90th percentile of points left out on the same GPU; of GPUs left out on another (`membound study calibration`); and of our
+# own fp32 measurements.
+_BAND_OWN: Final = 0.15
 _BAND_NEIGHBOUR: Final = 0.25
-_BAND_PLAIN: Final = 0.3
+_BAND_PLAIN: Final = 0.25
 
 _DTYPES: Final[dict[str, DType]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64", "int8": "int8"}
 _TENSOR: Final = frozenset({"bf16", "fp16", "int8", "fp8"})
@@ -40,12 +53,16 @@ _TENSOR: Final = frozenset({"bf16", "fp16", "int8", "fp8"})
 
 @cache
 def efficiency(gpu: str) -> Table:
-    """ln(measured / roofline) of bf16 matmuls of [m, k] by [k, n] on the measured `gpu`, without holes."""
-    return measured_efficiency(gpu).filled()
+    """ln(measured / roofline) of bf16 matmuls of [m, k] by [k, n] on the measured `gpu`: no holes, each point half of what its neighbours say.
+
+    Single points scatter by 5 to 10 % between two versions of the same library; smoothing brings both nearer to our own measurements.
+    """
+    table = measured_efficiency(gpu).filled()
+    return Table(table.axes, (table.values + table.without_each((0, 1, 2))) / 2)
 
 
 def measured_efficiency(gpu: str) -> Table:
-    """The same with its holes."""
+    """The same as measured, point by point, with its holes."""
     data = calibration.archive("matmul")
     m, n, k = (np.asarray(data[axis], np.float64) for axis in "mnk")
     seconds = calibration.decode(np.asarray(data[gpu], np.int16))
@@ -115,16 +132,24 @@ def priced(m: Array, n: Array, k: Array, batch: Array, kernels: Kernels, gpu: Gp
 def _of_one_type(m: Array, n: Array, k: Array, batch: Array, touched: Array, hbm: Array, name: str, gpu: Gpu) -> Priced:
     dtype = _offered(name, gpu)
     rates = Rates.of(gpu, dtype)
+    if dtype not in _TENSOR:
+        slower = replace(rates, arithmetic=rates.arithmetic * _PLAIN)
+        return roofline(tiled(m, n, k, batch, slower, _PLAIN_STEP), touched, hbm, rates, _BAND_PLAIN)
     stands = calibration.basis(gpu)
-    if dtype in _TENSOR:
-        # A batch of small products fills the GPU as one product of as many rows does.
-        factor = np.exp(efficiency(stands.gpu).at(m * batch, n, k))
-        band = _BAND_OWN if stands.own else _BAND_NEIGHBOUR
-    else:
-        factor, band = np.ones(len(m)), _BAND_PLAIN
-        rates = Rates(rates.arithmetic * _PLAIN, rates.hbm, rates.sms, rates.clock, rates.l2)
-    drawn = roofline(tiled(m, n, k, batch, rates), touched, hbm, rates, band)
+    # A batch of small products fills the GPU as one product of as many rows does.
+    factor = np.exp(efficiency(stands.gpu).at(m * batch, n, k))
+    # The rate of rows that begin anywhere was measured as it is, with no table beside it.
+    arithmetic = np.maximum(tiled(m, n, k, batch, rates) * _NORMAL, _ragged(m, n, k, batch, rates) / factor)
+    drawn = roofline(arithmetic, touched, hbm, rates, _BAND_OWN if stands.own else _BAND_NEIGHBOUR)
     return Priced(drawn.seconds * factor, drawn.compute, drawn.memory, drawn.fixed, drawn.band)
+
+
+def _ragged(m: Array, n: Array, k: Array, batch: Array, rates: Rates) -> Array:
+    """Seconds of arithmetic where rows begin anywhere; 0 where they begin on whole words."""
+    flops = 2 * m * n * k * batch
+    operand = ((m % 2 == 1) & (m > _VOCABULARY)) | ((k % 2 == 1) & (k > _VOCABULARY))
+    per_clock = np.where((n % 2 == 1) & (n > 1), _RAGGED_RESULT, np.where(operand, _RAGGED_OPERAND, np.inf))
+    return flops / (per_clock * rates.sms * rates.clock)
 
 
 def _offered(name: str, gpu: Gpu) -> DType:

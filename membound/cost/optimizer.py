@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, final
 
 import numpy as np
 
-from membound.cost.law import Array, Kernels
+from membound.cost.law import Array, Kernels, Shape
 from membound.cost.streaming import Streaming
 
 _NAMES: Final = """
     add add_ addcdiv addcdiv_ addcmul addcmul_ div div_ lerp lerp_ mul mul_ neg neg_ pow pow_ reciprocal reciprocal_ sqrt sqrt_ sub sub_ sign
-    maximum maximum_ clamp_min clamp_min_ minimum abs
+    maximum maximum_ clamp_min clamp_min_ minimum abs norm max
 """.split()
 
 _FUSED: Final = frozenset(
@@ -21,21 +22,55 @@ _FUSED: Final = frozenset(
     }
 )  # fmt: skip
 
-# Tensors that one launch of a multi-tensor kernel takes: its arguments must fit into a launch's constant memory; for lists of two to four
-# (aten/src/ATen/native/cuda/MultiTensorApply.cuh, depth_to_max_tensors and depth_to_max_blocks).
-_TENSORS_PER_LAUNCH: Final = 36
+# Elements of a tensor that one block of threads goes through, and tensors of one launch for one to five lists: its arguments must fit into a
+# launch's constant memory (aten/src/ATen/native/cuda/MultiTensorApply.cuh, as compiled for CUDA 13). A launch takes 2,240 blocks as well; these
+# fill the GPU many times over, and where one ends the next begins.
+_CHUNK: Final = 65536
+_TENSORS: Final = (770, 448, 336, 252, 210)
+# Start of a kernel whose tensors are far below a chunk, as a share of what a whole chunk takes one block (validation/kernels/h100-sxm.csv).
+_LEAST: Final = 0.06
 
 
 @final
 class Optimizer(Streaming):
-    """Multi-tensor and fused optimizers, gradient scaling."""
+    """Multi-tensor and fused optimizers, multi-tensor norms, gradient scaling."""
 
     family = "optimizer"
     operators = frozenset(f"aten._foreach_{name}" for name in _NAMES) | _FUSED
 
+    def elements(self, kernels: Kernels) -> Array:
+        # Of the list that is gone through, not of its largest tensor.
+        lists = zip(kernels.op, kernels.reads, kernels.writes, strict=True)
+        return np.array([sum(_sizes(_list(*each))) for each in lists], np.float64)
+
     def launches(self, kernels: Kernels) -> Array:
-        tensors = np.array([max(len(reads), 1) for reads in kernels.reads], np.float64)
-        return np.maximum(np.ceil(tensors / 2 / _TENSORS_PER_LAUNCH), 1.0)
+        """Of `fixed`, which is the time that one block takes for a whole chunk: while the last ones run, memory idles."""
+        lists = zip(kernels.op, kernels.reads, kernels.writes, strict=True)
+        return np.array([_tails(op, reads, writes) for op, reads, writes in lists], np.float64)
 
     def rates(self, kernels: Kernels) -> list[str]:
-        return ["optimizer" if "_foreach_" in op else "optimizer_fused" for op in kernels.op]
+        return [_rate(op) for op in kernels.op]
+
+
+def _rate(op: str) -> str:
+    if "_foreach_" not in op:
+        return "optimizer_fused"
+    return "optimizer_norm" if op.startswith(("aten._foreach_norm", "aten._foreach_max.")) else "optimizer"
+
+
+def _list(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """One of the lists of tensors of one length that the operator goes through."""
+    if "_fused_" in op:
+        return reads[: max(len(reads) // 4, 1)]
+    return reads[: len(writes)] if writes else reads
+
+
+def _sizes(shapes: tuple[Shape, ...]) -> list[int]:
+    return [math.prod(dims) for _, dims in shapes]
+
+
+def _tails(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> float:
+    sizes = _sizes(_list(op, reads, writes)) or [1]
+    lists = max(round(len(reads) / len(sizes)), 1) + (0 if op.rpartition(".")[0].endswith("_") or "norm" in op else 1)
+    launches = math.ceil(len(sizes) / _TENSORS[min(lists, len(_TENSORS)) - 1])
+    return launches * max(min(max(sizes) / _CHUNK, 1.0), _LEAST)

@@ -11,7 +11,7 @@ _NAMES: Final = """
     sum mean amax amin max min any all argmax argmin prod var var_mean std linalg_vector_norm norm cumsum cumprod logsumexp count_nonzero
     native_layer_norm native_layer_norm_backward native_group_norm native_group_norm_backward _fused_rms_norm _fused_rms_norm_backward
     native_batch_norm native_batch_norm_backward cudnn_batch_norm cudnn_batch_norm_backward _native_batch_norm_legit
-    _native_batch_norm_legit_functional batch_norm_backward _batch_norm_with_update mean_dim _foreach_norm _foreach_max max_pool2d_with_indices
+    _native_batch_norm_legit_functional batch_norm_backward _batch_norm_with_update mean_dim max_pool2d_with_indices
     max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward _adaptive_avg_pool2d _adaptive_avg_pool2d_backward adaptive_avg_pool2d
 """.split()
 
@@ -31,10 +31,12 @@ def _rate(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> str:
     backward = "_backward" in op
     if "batch_norm" in op:
         return "batch_norm_backward" if backward else "batch_norm"
-    if "_norm" in op and "vector_norm" not in op and "foreach" not in op:
+    if "_norm" in op and "vector_norm" not in op:
         return "norm_backward" if backward else "norm"
     if "pool" in op:
         return "strided"
+    if op.startswith(("aten.cumsum", "aten.cumprod")):
+        return "scan"
     return "reduction_columns" if _columns(reads, writes) else "reduction"
 
 

@@ -38,8 +38,8 @@ class Streaming(Law, abc.ABC):
         )
         clock = core_clock(gpu, profile)
         memory = kernels.hbm / (gpu.hbm.bandwidth * efficiency)
-        through = np.maximum(kernels.touched / (profile.l2_bandwidth * clock), self.elements(kernels) / (elements * clock))
-        return soft_roofline(through, memory, fixed * self.launches(kernels), SHARPNESS, band)
+        through = np.maximum(self.through_l2(kernels) / (profile.l2_bandwidth * clock), self.elements(kernels) / (elements * clock))
+        return soft_roofline(through, memory, fixed * self.launches(kernels), self.sharpness(kernels), band)
 
     @abc.abstractmethod
     def rates(self, kernels: Kernels) -> list[str]:
@@ -48,6 +48,14 @@ class Streaming(Law, abc.ABC):
     def elements(self, kernels: Kernels) -> Array:
         """Elements that each kernel goes through: those of its largest operand, unless a family knows better; [n]."""
         return np.array([most(reads + writes) for reads, writes in zip(kernels.reads, kernels.writes, strict=True)], np.float64)
+
+    def through_l2(self, kernels: Kernels) -> Array:
+        """Bytes of each kernel that bound it as they pass the L2; [n]."""
+        return kernels.touched
+
+    def sharpness(self, kernels: Kernels) -> Array:
+        """How sharply each kernel's one bound hands over to the other: 1 where the one's time follows the other's; [n]."""
+        return np.full(len(kernels), SHARPNESS)
 
     def launches(self, kernels: Kernels) -> Array:
         """GPU kernels that each operator launches; [n]."""

@@ -20,9 +20,9 @@ _TILES: Final = tuple((rows, columns) for rows in (64, 128, 192, 256) for column
 _SPLITS: Final = (1, 2, 4, 8)
 # Depth of a step of the main loop, elements: the x64 of the kernels' names.
 _DEPTH: Final = 64
-# What a tile's prologue and epilogue cost, in elements of k: two steps of the main loop. With _FABRIC and the ridge of cost/matmul.py it makes the
+# What a tile's prologue and epilogue cost, in steps of the main loop. With _FABRIC and the ridge of cost/matmul.py it makes the
 # speed-ups from H100 to H200 come out (docs/laws/matmul.md); fitted there, on matmuls alone.
-_OVERHEAD: Final = 128
+_OVERHEAD_STEPS: Final = 2
 # Bytes per clock that an SM takes from the L2: 64 B/clk/SM is the port (NVIDIA A100 whitepaper: 5120 B/clk over two partitions of 108 SMs, and more);
 # 0.36 of it is what matmuls with few rows were seen to draw (fitted on H100 and H200 together, docs/laws/matmul.md): 5.6 TB/s on an H100,
 # where microbenchmarks read 5.5 to 6 (chipsandcheese.com, Nvidia's H100).
@@ -56,9 +56,9 @@ class Rates:
         return _FABRIC * self.sms * self.clock
 
 
-def tiled(m: Array, n: Array, k: Array, batch: Array, rates: Rates) -> Array:
-    """Seconds of arithmetic for `batch` matmuls of [m, k] by [k, n] in one launch. Arguments broadcast."""
-    depths = [np.ceil(k / (split * _DEPTH)) * _DEPTH + _OVERHEAD for split in _SPLITS]
+def tiled(m: Array, n: Array, k: Array, batch: Array, rates: Rates, step: int = _DEPTH) -> Array:
+    """Seconds of arithmetic for `batch` matmuls of [m, k] by [k, n] in one launch, k in steps of `step`. Arguments broadcast."""
+    depths = [np.ceil(k / (split * step)) * step + _OVERHEAD_STEPS * step for split in _SPLITS]
     best: Array = np.full(np.broadcast_shapes(m.shape, n.shape, k.shape, batch.shape), np.inf)
     for rows, columns in _TILES:
         tiles = np.ceil(m / rows) * np.ceil(n / columns) * batch

@@ -1,0 +1,1 @@
+"""Families of kernels that measure_kernels.py measures, one file each."""
