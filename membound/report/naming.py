@@ -43,6 +43,8 @@ def shape(run: Run) -> str:
         parts.append(f"rows of {inert(data['seq_len'], 20)} tokens")
     elif data.get("max_length"):
         parts.append(f"rows of up to {inert(data['max_length'], 20)} tokens")
+    elif data.get("image_size"):
+        parts.append(f"images of {inert(data['image_size'], 20)} pixels")
     return ", ".join(parts)
 
 

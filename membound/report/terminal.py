@@ -1,4 +1,4 @@
-"""What a person sees after `membound predict`: the verdict first, then where the memory goes, then what to do about it."""
+"""What a person sees after `membound predict`: the verdict first, then how fast, then where the memory goes, then what to do about it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from membound.report import naming, terminal_tables
+from membound.report import naming, terminal_speed, terminal_tables
 from membound.report.terminal_bar import bar
 from membound.report.terminal_face import Face, size
 from membound.run.schema import Missing, Run, Value
 
 
 def summary(run: Run) -> RenderableType:
-    """The summary of a Run's memory, for any rich console: it fits itself to the width, the colours and the encoding that it finds."""
+    """The summary of a Run's memory and speed, for any rich console: it fits itself to the width, the colours and the encoding that it finds."""
     return _Summary(run)
 
 
@@ -41,6 +41,8 @@ def _parts(run: Run, face: Face) -> Iterator[RenderableType]:
     if drawn:
         yield ""
         yield from drawn
+    yield from _section(face, "Speed", terminal_speed.speed(run, face))
+    yield from _section(face, "What a faster part would buy", terminal_speed.bounds(run, face), terminal_speed.bought(run, face))
     yield from _section(face, "At the peak", _moment(run, face), terminal_tables.categories(run, face, capacity))
     yield from _section(face, "Largest holdings at the peak", terminal_tables.holdings(run, face))
     yield from _section(face, "Peaks on the GPU", terminal_tables.bands(run, face))

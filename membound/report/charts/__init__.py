@@ -1,0 +1,1 @@
+"""Figures as values: what each shows and its data. Nothing here draws; `membound.report.page` does."""
