@@ -13,22 +13,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from membound import measure
     from membound.run.schema import Run
-    from membound.run.store import read as load
     from membound.spec.job import Job
     from membound.spec.machine import Machine
+    from membound.study.measuring import load
     from membound.study.predicting import predict
+    from membound.study.sweep import predicted as sweep
 
 __version__ = "0.1.0"
 
-__all__ = ["Job", "Machine", "Run", "__version__", "load", "predict"]
+__all__ = ["Job", "Machine", "Run", "__version__", "load", "measure", "predict", "sweep"]
 
 _HOMES = {
     "Job": ("membound.spec.job", "Job"),
     "Machine": ("membound.spec.machine", "Machine"),
     "Run": ("membound.run.schema", "Run"),
-    "load": ("membound.run.store", "read"),
+    "load": ("membound.study.measuring", "load"),
+    "measure": ("membound.measure", ""),  # the package is the verb
     "predict": ("membound.study.predicting", "predict"),
+    "sweep": ("membound.study.sweep", "predicted"),
 }
 
 
@@ -36,7 +40,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, own = _HOMES[name]
-    value = globals()[name] = getattr(importlib.import_module(module), own)
+    home = importlib.import_module(module)
+    value = globals()[name] = getattr(home, own) if own else home
     return value
 
 

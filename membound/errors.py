@@ -5,6 +5,7 @@
     │   ├── UnknownNameError  a name that is in no catalogue; carries the nearest known names
     │   └── UnitError         a text that is no quantity of the wanted unit
     ├── CaptureError          the training program failed, or outgrew its limits, on the ghost GPU
+    ├── MeasureError          what was to be measured could not be run or sampled
     ├── MissingPackageError   the Job needs a package that is not installed; says which extra brings it
     ├── RecordError           a Trace or a Run on disk is damaged, foreign, or of another schema
     ├── StorageError          the disk refused: read-only, full, not permitted
@@ -52,6 +53,10 @@ class UnitError(InputError):
 
 class CaptureError(MemboundError):
     """The training program failed, or outgrew its limits, on the ghost GPU."""
+
+
+class MeasureError(MemboundError):
+    """What was to be measured could not be run or sampled."""
 
 
 class MissingPackageError(MemboundError):

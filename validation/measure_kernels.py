@@ -23,12 +23,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from kernel_families import attention, collectives, copies, host, indexing, matmuls, optimizers, pointwise, power, reductions, vision
+from kernel_families import attention, collectives, copies, host, indexing, matmuls, models, optimizers, pointwise, power, reductions, vision
 from kernel_families.bench import COLUMNS, Bench, Row, timed
 from kernel_families.nvml import Nvml
 
 FAMILIES: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "host": host.rows,
+    "models": models.rows,
     "attention": lambda bench: timed(bench, attention.cases(bench)),
     "pointwise": lambda bench: timed(bench, pointwise.cases(bench)),
     "reductions": lambda bench: timed(bench, reductions.cases(bench)),

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from membound import __version__
-from membound.cli import catalogue, doctor, predict, study
+from membound.cli import catalogue, compare, doctor, measure, predict, report, restore, study, sweep
 from membound.cli.output import discard_output, write
 from membound.errors import MemboundError
 
@@ -26,9 +26,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("predict")(predict.predict)
+app.command("measure", cls=measure.MeasureCommand)(measure.measure)
+app.command("sweep")(sweep.sweep)
+app.command("compare")(compare.compare)
 app.command("study")(study.study)
 app.command("catalogue")(catalogue.catalogue)
 app.command("doctor")(doctor.doctor)
+app.command("report")(report.report)
+app.command("restore")(restore.restore)
 
 
 class _Stopped(BaseException):

@@ -40,7 +40,8 @@ def _entry(kind: str, name: str) -> dict[str, object]:
     if kind == "machines":
         return dict(known.machine(name).model_dump(mode="json"))
     entry = known.model(name)
-    return {"name": entry.name, "parameters": entry.parameters, "source": entry.source, "config": entry.config}
+    reference = {"reference": entry.reference} if entry.reference is not None else {}
+    return {"name": entry.name, "parameters": entry.parameters, "source": entry.source, **reference, "config": entry.config}
 
 
 def _line(kind: str, name: str) -> str:

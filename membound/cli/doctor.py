@@ -1,4 +1,4 @@
-"""`membound doctor`: what can be predicted here."""
+"""`membound doctor`: what can be predicted and measured here."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ _PACKAGES = {
     "accelerate": "engine deepspeed (extra: deepspeed)",
 }
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
+_Recorded = Annotated[str | None, typer.Option("--recorded", metavar="NAME", help="Examine a recorded machine's sensors instead of this one's.")]
 
 
-def doctor(as_json: _Json = False) -> None:
-    """Say which packages are found, what they allow to predict, and where traces are kept."""
+def doctor(as_json: _Json = False, recorded: _Recorded = None) -> None:
+    """Say what can be predicted and measured here: packages, traces, and each sensor with its tier, its period, or its cure."""
+    from membound.cli import doctor_sensors
+    from membound.measure.examine import examine
+    from membound.measure.source import REAL, Source
     from membound.trace import cache
 
     versions = {package: _version(package) for package in _PACKAGES}
     kept = cache.TraceCache(cache.default_folder())
     entries, nbytes = kept.usage()
     python = ".".join(str(part) for part in sys.version_info[:3])
+    found = examine(Source(recorded or REAL))
     if as_json:
         held = {"folder": str(kept.folder), "entries": entries, "bytes": nbytes, "cap_bytes": int(kept.cap)}
-        output.write_json({"schema": 1, "membound": __version__, "python": python, "packages": versions, "cache": held})
+        about = {"schema": 1, "membound": __version__, "python": python, "packages": versions, "cache": held}
+        output.write_json({**about, "machine": recorded or REAL, "sensors": found})
         return
     lines = [f"membound {__version__}, Python {python}", "packages"]
     for package, version in versions.items():
         lines.append(f"  {package:14}{version or f'not installed: without it, no {_PACKAGES[package]}'}")
     lines += ["traces", f"  {kept.folder}: {entries} kept, {units.show(nbytes, 'B')} of at most {units.show(kept.cap, 'B')}"]
+    lines += doctor_sensors.lines(found)
     output.write("\n".join(lines) + "\n")
 
 

@@ -42,7 +42,7 @@ def predict(
     capture_memory: _Memory = "4 GiB",
     capture_time: _Time = "10 min",
 ) -> None:
-    """Predict the memory of a Job on a Machine, without either."""
+    """Predict the memory and the speed of a Job on a Machine, without either."""
     from membound.ghost.capture import Limits
     from membound.replay.allocator_settings import AllocatorSettings
     from membound.spec import jobfile
@@ -70,11 +70,11 @@ def _with_cures(asked: Asked, found: Prediction, predictor: Predictor, name: Cal
 
 
 def _export(folder: Path, run: Run, found: Prediction) -> None:
-    from membound.report import export
+    from membound.report import export, perfetto_times
     from membound.run import store
 
     store.write(run, folder)
-    export.write_all(folder, run, found.trace)
+    export.write_all(folder, run, found.trace, perfetto_times.of(found.timing.played))
 
 
 def _print(run: Run, as_json: bool, out: Path | None) -> None:

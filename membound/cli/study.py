@@ -14,14 +14,17 @@ from membound.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from membound.study.predicting import Predictor
+    from membound.study.speed_validation_result import SpeedResult
     from membound.study.validation_result import Result
 
-NAMES = ("validation",)
+NAMES = ("validation", "calibration")
+PARTS = ("memory", "speed")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(NAMES)}.")]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write tables, JSON and a page into this folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Group = Annotated[list[str] | None, typer.Option("--group", metavar="NAME", help="Compare rows of this group only; may be given several times.")]
+_Only = Annotated[str | None, typer.Option("--only", metavar="PART", help=f"Run one part of the study: {' or '.join(PARTS)}.")]
 _Measured = Annotated[Path, typer.Option(metavar="DIR", help="Records of measured runs to compare with as well, where there are any.")]
 _Machine = Annotated[str, typer.Option("--measured-on", metavar="NAME", help="Machine of those records.")]
 _Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
@@ -33,29 +36,64 @@ def study(
     out: _Out = None,
     as_json: _Json = False,
     group: _Group = None,
+    only: _Only = None,
     measured: _Measured = Path("validation/h200"),
     machine: _Machine = "h200",
     capture_memory: _Memory = "8 GiB",
     capture_time: _Time = "30 min",
 ) -> None:
-    """Run the study NAME. `validation`: every published memory row, predicted beside published; traces are kept, so a second run goes on."""
+    """Run the study NAME. `validation`: every published row of memory and speed, predicted beside published; a second run goes on.
+    `calibration`: every measured kernel, predicted from the others."""
     if name not in NAMES:
         raise UnknownNameError("study", name, NAMES)
+    if name == "calibration":
+        _calibrate(out, as_json)
+        return
     from membound.ghost.capture import Limits
-    from membound.study import validation_page, validation_result
+    from membound.study import speed_validation_page, speed_validation_result, validation_page, validation_result
     from membound.study.predicting import Predictor
 
-    _check_groups(group or [])
+    memory_groups, speed_groups = _groups(group or [], only)
     limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
-    result = _validate(Predictor(limits=limits), group or [], measured, machine)
-    if out is not None:
-        validation_result.write(result, out, validation_page.page(result))
-    if as_json:
-        output.write_json(validation_result.document(result))
-        return
-    from membound.cli import study_tables
+    predictor = Predictor(limits=limits)
+    memory = None if memory_groups is None else _validate(predictor, memory_groups, measured, machine)
+    if out is not None and memory is not None:
+        validation_result.write(memory, out, validation_page.page(memory))
+    speed = None if speed_groups is None else _validate_speed(predictor, speed_groups)
+    if out is not None and speed is not None:
+        speed_validation_result.write(speed, out / "speed", speed_validation_page.page(speed))
+    _show(memory, speed, out, as_json)
 
-    output.show(study_tables.validation(result))
+
+def _calibrate(out: Path | None, as_json: bool) -> None:
+    from membound.study import calibration
+
+    result = calibration.run()
+    if out is not None:
+        calibration.write(result, out)
+    if as_json:
+        output.write_json(calibration.document(result))
+        return
+    from membound.cli import calibration_tables
+
+    output.show(calibration_tables.calibration(result))
+    if out is not None:
+        output.write(f"\nwritten to {out}\n")
+
+
+def _show(memory: Result | None, speed: SpeedResult | None, out: Path | None, as_json: bool) -> None:
+    from membound.study import speed_validation_result, validation_result
+
+    if as_json:
+        document = validation_result.document(memory) if memory is not None else {"schema": validation_result.SCHEMA}
+        output.write_json(document if speed is None else {**document, "speed": speed_validation_result.document(speed)})
+        return
+    from membound.cli import speed_tables, study_tables
+
+    if memory is not None:
+        output.show(study_tables.validation(memory))
+    if speed is not None:
+        output.show(speed_tables.speed(speed))
     if out is not None:
         output.write(f"\nwritten to {out}\n")
 
@@ -70,12 +108,31 @@ def _validate(predictor: Predictor, groups: list[str], measured: Path, machine: 
     return Result(tuple(done), tuple(own), comparison.versions)
 
 
-def _check_groups(groups: list[str]) -> None:
-    from membound.study.published.outcome import GROUPS
+def _validate_speed(predictor: Predictor, groups: list[str]) -> SpeedResult:
+    from membound.study import speed_validation
+    from membound.study.published_speed import rows
+    from membound.study.speed_validation_result import SpeedResult
+    from membound.study.speed_validation_statistics import repeats
 
-    for name in groups:
-        if name not in GROUPS:
-            raise UnknownNameError("--group", name, GROUPS)
+    comparison = speed_validation.SpeedComparison(predictor, _say)
+    done = comparison.compare(speed_validation.outcomes(groups))
+    return SpeedResult(tuple(done), tuple(repeats(rows.read())), comparison.versions)
+
+
+def _groups(asked: list[str], only: str | None) -> tuple[list[str] | None, list[str] | None]:
+    """The groups of memory and of speed to compare: none named is all of them; None where that part is not to run."""
+    from membound.study.published.outcome import GROUPS
+    from membound.study.published_speed.outcome import GROUPS as SPEED_GROUPS
+
+    if only is not None and only not in PARTS:
+        raise UnknownNameError("--only", only, PARTS)
+    known = {part: groups for part, groups in zip(PARTS, (GROUPS, SPEED_GROUPS), strict=True) if only in {None, part}}
+    for name in asked:
+        if not any(name in groups for groups in known.values()):
+            raise UnknownNameError("--group", name, set().union(*known.values()))
+    wanted = {part: [name for name in asked if name in groups] for part, groups in known.items()}
+    kept = {part: names for part, names in wanted.items() if names or not asked}
+    return kept.get("memory"), kept.get("speed")
 
 
 def _say(what: str) -> None:

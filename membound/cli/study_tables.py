@@ -23,7 +23,7 @@ def _exam(result: Result) -> RenderableType | None:
     from membound.study.validation_result import marks
 
     rows = [(mark.criterion, mark.limit, mark.found, "yes" if mark.passed else "NO") for mark in marks(result)]
-    return _table("the exam", ("criterion", "limit", "found", "met"), rows)
+    return titled("the exam", ("criterion", "limit", "found", "met"), rows)
 
 
 def _groups(result: Result) -> RenderableType | None:
@@ -33,21 +33,22 @@ def _groups(result: Result) -> RenderableType | None:
         (group, quantity, str(each.count), f"{each.median:.2%}", f"{each.worst:+.2%}", f"{each.within_5:.0%}")
         for (group, quantity), each in by_group(result.done).items()
     ]
-    return _table("predicted over published", ("group", "quantity", "rows", "median error", "worst", "within 5 %"), rows)
+    return titled("predicted over published", ("group", "quantity", "rows", "median error", "worst", "within 5 %"), rows)
 
 
 def _own(result: Result) -> RenderableType | None:
     from membound.study.validation_result import own
 
     rows = [(key, str(each.count), f"{each.median:.3%}", f"{each.worst:+.3%}") for key, each in own(result.measured).items()]
-    return _table("predicted over our own measurements", ("quantity", "runs", "median error", "worst"), rows)
+    return titled("predicted over our own measurements", ("quantity", "runs", "median error", "worst"), rows)
 
 
 def _left_out(result: Result) -> RenderableType | None:
-    return _table("left out", ("reason", "detail", "rows"), [(reason, detail, str(count)) for reason, detail, count in result.reasons()])
+    return titled("left out", ("reason", "detail", "rows"), [(reason, detail, str(count)) for reason, detail, count in result.reasons()])
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType | None:
+def titled(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> RenderableType | None:
+    """A table with `head` under `title`; None without rows."""
     from rich.markup import escape
     from rich.table import Table
 

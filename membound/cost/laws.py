@@ -16,14 +16,15 @@ from membound.cost.matmul import Matmul
 from membound.cost.optimizer import Optimizer
 from membound.cost.pointwise import Pointwise
 from membound.cost.quantisation import Quantisation
+from membound.cost.quantised_matmul import QuantisedMatmul
 from membound.cost.recurrent import Recurrent
 from membound.cost.reduction import Reduction
 from membound.cost.softmax import Softmax
 from membound.cost.unknown import Unknown
 
 LAWS: Final[tuple[Law, ...]] = (
-    Matmul(), BatchedMatmul(), AttentionForward(), AttentionBackward(), Convolution(), Recurrent(), Quantisation(), Optimizer(), Softmax(),
-    Embedding(), Reduction(), Copying(), Pointwise(), Unknown(),
+    QuantisedMatmul(), Matmul(), BatchedMatmul(), AttentionForward(), AttentionBackward(), Convolution(), Recurrent(), Quantisation(), Optimizer(),
+    Softmax(), Embedding(), Reduction(), Copying(), Pointwise(), Unknown(),
 )  # fmt: skip
 
 

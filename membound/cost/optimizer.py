@@ -18,7 +18,7 @@ _NAMES: Final = """
 _FUSED: Final = frozenset(
     {
         "aten._fused_adamw_", "aten._fused_adam_", "aten._fused_sgd_", "aten._amp_foreach_non_finite_check_and_unscale_", "aten._amp_update_scale_",
-        "deepspeed.fused_adam", "deepspeed.multi_tensor_adam", "bitsandbytes.optimizer_update_8bit_blockwise", "bitsandbytes.optimizer_update_32bit",
+        "deepspeed.fused_adam", "deepspeed.fused_lion", "bitsandbytes.optimizer_update_8bit_blockwise", "bitsandbytes.optimizer_update_32bit",
     }
 )  # fmt: skip
 
@@ -53,16 +53,25 @@ class Optimizer(Streaming):
 
 
 def _rate(op: str) -> str:
+    if "8bit" in op:
+        return "optimizer_8bit"
     if "_foreach_" not in op:
         return "optimizer_fused"
     return "optimizer_norm" if op.startswith(("aten._foreach_norm", "aten._foreach_max.")) else "optimizer"
 
 
 def _list(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    """One of the lists of tensors of one length that the operator goes through."""
-    if "_fused_" in op:
-        return reads[: max(len(reads) // 4, 1)]
-    return reads[: len(writes)] if writes else reads
+    """One of the lists of tensors of one length that the operator goes through; of one that takes single tensors, its largest."""
+    if "_foreach_" in op:
+        return reads[: len(writes)] if writes else reads
+    if _many(op):
+        # All lists that it reads it writes as well, but for the gradients.
+        return reads[: max(len(reads) - len(writes), 1)]
+    return tuple(sorted(reads, key=lambda shape: -math.prod(shape[1]))[:1])
+
+
+def _many(op: str) -> bool:
+    return "_foreach_" in op or op.startswith(("aten._fused_", "deepspeed."))
 
 
 def _sizes(shapes: tuple[Shape, ...]) -> list[int]:
@@ -70,6 +79,8 @@ def _sizes(shapes: tuple[Shape, ...]) -> list[int]:
 
 
 def _tails(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> float:
+    if not _many(op):
+        return _LEAST
     sizes = _sizes(_list(op, reads, writes)) or [1]
     lists = max(round(len(reads) / len(sizes)), 1) + (0 if op.rpartition(".")[0].endswith("_") or "norm" in op else 1)
     launches = math.ceil(len(sizes) / _TENSORS[min(lists, len(_TENSORS)) - 1])

@@ -8,7 +8,7 @@ from membound.cost.law import Kernels
 from membound.cost.streaming import Streaming
 
 _NAMES: Final = """
-    dequantize_4bit dequantize_blockwise quantize_4bit quantize_blockwise gemv_4bit int8_vectorwise_quant int8_mm_dequant gemm_4bit
+    dequantize_4bit dequantize_blockwise quantize_4bit quantize_blockwise gemv_4bit int8_vectorwise_quant int8_mm_dequant
 """.split()
 
 

@@ -26,6 +26,8 @@ _FP32: Final = (
     "margin_ranking_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss multi_margin_loss binary_cross_entropy_with_logits "
     "dist pdist cdist renorm logsumexp softmax.int log_softmax.int cumprod cumsum prod sum sum.dim_IntList rms_norm"
 ).split()
+# Of these, the ones that leave a type that is asked for as it is (fp32_set_opt_dtype): so does cross_entropy ask log_softmax for its input's.
+_ASKED: Final = frozenset("softmax.int log_softmax.int cumprod cumsum prod sum sum.dim_IntList".split())
 _PROMOTE: Final = "addcdiv addcmul atan2 bilinear cross dot grid_sampler index_put tensordot scatter_add cat stack vdot".split()
 
 _cache: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -37,7 +39,8 @@ def install(device: str) -> None:
     for name in _LOWER:
         private.autocast_kernel(name, _casting(lambda args, kwargs: torch.get_autocast_dtype(device)))
     for name in _FP32:
-        private.autocast_kernel(name, _casting(lambda args, kwargs: torch.float32))
+        casting = _casting(lambda args, kwargs: torch.float32)
+        private.autocast_kernel(name, _unless_asked(casting) if name in _ASKED else casting)
     for name in _PROMOTE:
         private.autocast_kernel(name, _casting(_widest))
     private.autocast_fallthrough()
@@ -77,6 +80,14 @@ def _casting(wanted: Callable[[Any, Any], torch.dtype]) -> Callable[..., Any]:
         named = {k: _cast_all(v, dtype) for k, v in reversed(kwargs.items())}
         placed = [_cast_all(v, dtype) for v in reversed(args)]
         return func(*reversed(placed), **named)
+
+    return kernel
+
+
+def _unless_asked(casting: Callable[..., Any]) -> Callable[..., Any]:
+    def kernel(func: Any, *args: Any, **kwargs: Any) -> Any:
+        asked = any(isinstance(value, torch.dtype) for value in (*args, *kwargs.values()))
+        return func(*args, **kwargs) if asked else casting(func, *args, **kwargs)
 
     return kernel
 

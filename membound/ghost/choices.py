@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from membound.ghost import device, flash_attention, private
+from membound.ghost import cudnn, device, flash_attention, private
 
 CHOICES: Final[dict[str, str]] = {
     # Default order: flash, efficient, math, cuDNN (aten/src/ATen/Context.h, sdp_priority_order); cuDNN comes first only where the variable
@@ -20,6 +20,7 @@ CHOICES: Final[dict[str, str]] = {
     "default order; on every GPU alike, though capability 8.6, 8.9 and 12.0 refuse flash for heads of 193 to 224, or wider with dropout",
     "dropout": "F.dropout runs the fused kernel that keeps a boolean mask",
     "optimizer": "optimizers and gradient clipping use multi-tensor (foreach) kernels",
+    "cuDNN": "batch norm (but in bf16) and LSTM are cuDNN's fused operators",
     "activations": "the backward of SiLU and Mish is one kernel",
 }
 
@@ -33,6 +34,7 @@ def apply() -> None:
     """Put CUDA's choices in place of what a device without kernels falls back to."""
     F.scaled_dot_product_attention = attention
     F.dropout = dropout
+    cudnn.install()
     private.allow_multi_tensor_optimizers()
     private.whole_kernels(("silu_backward", "mish_backward", "native_channel_shuffle"))
 

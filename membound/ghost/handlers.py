@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from membound.ghost import device
+from membound.ghost import cudnn, device
 from membound.ghost.private import device_type
 from membound.ghost.recorder import Handler, Recorder
 from membound.trace.schema import KIND, PLACE
@@ -16,17 +16,19 @@ class Answers:
     """What the host reads back when a Program looks at a value that the ghost does not have.
 
     `masked`: rows of a micro-batch differ in length. `kept` is the share of a micro-batch's tokens that are no padding, `longest` the
-    tokens of its longest row: those of `programs.data.planned`. `scaled`: backward starts from another number than 1. Other answers are
-    those of a healthy run: no infinities, a gradient norm of 1.
+    tokens of its longest row: those of `programs.data.planned`. `scaled`: backward starts from another number than 1. `sharded_scaling`:
+    ranks agree on infinities in sharded gradients, and copy what they agreed on. Other answers are those of a healthy run: no infinities, a
+    gradient norm of 1.
     """
 
-    def __init__(self, masked: bool, kept: float = 1.0, longest: int = 0, scaled: bool = False) -> None:
+    def __init__(self, masked: bool, kept: float = 1.0, longest: int = 0, scaled: bool = False, sharded_scaling: bool = False) -> None:
         self.kept = kept
         self.scaled = scaled
         self._longest = longest
         self._by_maker: dict[str, Any] = {
             "aten.all.default": not masked,
             "aten._amp_foreach_non_finite_check_and_unscale_.default": 0.0,
+            **({"aten.copy_.default": 0.0} if sharded_scaling else {}),
         }
 
     def of(self, maker: str, tensor: torch.Tensor) -> Any:
@@ -82,6 +84,7 @@ def make(answers: Answers) -> dict[str, Handler]:
 
     factories = ("empty.memory_format", "empty_like.default", "empty_strided.default", "new_empty.default", "zeros.default", "zeros_like.default")
     return {
+        **cudnn.HANDLERS,
         "aten._local_scalar_dense.default": item,
         "aten.nonzero.default": nonzero,
         "aten.equal.default": equal,

@@ -28,6 +28,8 @@ _NO_COLLECTIVES = {"wait_tensor", "barrier"}
 _FLAGS = {"is_causal", "causal", "non_blocking", "asyncOp", "async_op"}
 # c10d's schemas do not say so, but those in place write their first argument (torch/csrc/distributed/c10d/Ops.cpp).
 _IN_PLACE = "c10d"
+# Look-ups in tables and additions to them: positions of the indices, and of the dimension where there is one.
+_ROWS: dict[str, tuple[int, int | None]] = {"embedding": (1, None), "_embedding_bag": (1, None), "index_select": (2, 1), "index_add_": (2, 1)}
 # fsdp::all_gather_copy_in copies this rank's shard into its place in the gathered buffer, and returns that place first.
 _FILLS_RESULT = {"all_gather_copy_in": (0,)}
 
@@ -85,7 +87,12 @@ def _added_product(total: Any, left: Any, right: Any, **kwargs: Any) -> int:
     return _product(left, right)
 
 
-_FLOPS: dict[str, Callable[..., int]] = {**_ATTENTION_FLOPS, "_grouped_mm": _product, "addmm_": _added_product}
+def _quantised_product(rows: Any, packed: Any, shape: Any, *args: Any, **kwargs: Any) -> int:
+    """[.., M, K] by a packed weight of [N, K]."""
+    return int(2 * rows.numel() * shape[0])
+
+
+_FLOPS: dict[str, Callable[..., int]] = {"gemm_4bit": _quantised_product, **_ATTENTION_FLOPS, "_grouped_mm": _product, "addmm_": _added_product}
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,17 @@ class Operator:
     flops: Callable[..., int] | None
     flag: tuple[int, str, bool] | None = None
     """Position, name and default of the argument that the Trace keeps as `flag`: causal attention, a copy or a collective without waiting."""
+
+    rows: tuple[int, int | None] | None = None
+    """Positions of the indices of those rows of the first argument that alone are touched, and of the dimension that they count (None: 0)."""
+
+    def touches(self, args: tuple[Any, ...]) -> int | None:
+        """Bytes of the first argument that a call touches at the most; None for all."""
+        if self.rows is None or len(args) <= self.rows[0]:
+            return None
+        table, indices = args[0], args[self.rows[0]]
+        along = 0 if self.rows[1] is None else args[self.rows[1]]
+        return int(indices.numel() * table.numel() // max(table.shape[along], 1) * table.element_size())
 
     def flagged(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
         """The Trace's `flag` of a call, 0 or 1."""
@@ -138,5 +156,6 @@ def learn(func: Any) -> Operator:
         copy=base in _COPIES,
         collective=space in _COLLECTIVES and base not in _NO_COLLECTIVES,
         flops=_FLOPS.get(base) or FLOP_FORMULAS.get(func._overloadpacket),
+        rows=_ROWS.get(base),
         flag=next(((i, a.name, bool(a.default_value)) for i, a in enumerate(arguments) if a.name in _FLAGS), None),
     )

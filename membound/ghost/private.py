@@ -20,6 +20,8 @@ from torch.utils.flop_counter import flop_registry
 DummyBackendModule = backend_registration._DummyBackendModule
 FLOP_FORMULAS: dict[Any, Callable[..., int]] = flop_registry
 Overload = torch._ops.OpOverload
+memory_format_of: Callable[[torch.Tensor], torch.memory_format] = torch._prims_common.suggest_memory_format
+"""The layout that a tensor's strides suggest."""
 tree_map: Callable[[Callable[[Any], Any], Any], Any] = torch.utils._pytree.tree_map
 Modelled = Callable[..., Any]
 """Gives an operator's outputs as fresh tensors of the right shape, or None."""
@@ -294,6 +296,17 @@ def replace_storage_resize(heard: Callable[[torch.UntypedStorage, int], None]) -
     return undo
 
 
+def replace_lstm(lstm: Callable[..., Any]) -> None:
+    """`nn.LSTM` calls a function of PyTorch's C++ that asks for CUDA before it takes cuDNN: let it call `lstm`, packed rows excepted."""
+    original = torch._VF.lstm
+
+    def run(*args: Any) -> Any:
+        packed = isinstance(args[1], torch.Tensor)  # then the second argument counts rows
+        return original(*args) if packed else lstm(*args)
+
+    torch._VF.lstm = run
+
+
 def untraced_masks() -> None:
     """Transformers takes a fake tensor for tracing and would build a mask that real runs never build."""
     import transformers.masking_utils
@@ -403,8 +416,9 @@ def trusting_ddp() -> None:
     _all_reduce_bucket.__annotations__ = {"bucket": vars(dist)["GradBucket"]}  # DDP insists on the class itself
     ddp._verify_param_shape_across_processes = lambda *args, **kwargs: None
     ddp._sync_module_states = lambda *args, **kwargs: None
-    # After the first step DDP reorders its buckets by reading indices that all ranks agreed on; on the ghost they stay as first made.
+    # After the first step DDP makes its buckets anew, by indices that all ranks agree on; the ghost's are at once what they become then.
     torch._C._distributed_c10d.Reducer._rebuild_buckets = lambda self: False
+    dist._compute_bucket_assignment_by_size = _rebuilt_buckets(dist._compute_bucket_assignment_by_size)
     original = ddp.DistributedDataParallel.__init__
 
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -412,6 +426,23 @@ def trusting_ddp() -> None:
         self.register_comm_hook(None, _all_reduce_bucket)
 
     ddp.DistributedDataParallel.__init__ = init
+
+
+def _rebuilt_buckets(assign: Callable[..., Any]) -> Callable[..., Any]:
+    """DDP's assignment of parameters to buckets. It begins with one for all; from the second step on they follow the order in which gradients
+    come, which is that of the parameters from last to first, and hold what DDP's defaults say: the first 1 MiB, each other 25 MiB."""
+    import torch.distributed as dist
+
+    limits = [int(dist._DEFAULT_FIRST_BUCKET_BYTES), 25 * 2**20]  # torch/nn/parallel/distributed.py, bucket_cap_mb
+
+    def run(parameters: list[torch.Tensor], asked: list[int], sparse: list[bool], *args: Any) -> Any:
+        if len(asked) > 1 or sum(p.numel() * p.element_size() for p in parameters) <= limits[0]:
+            return assign(parameters, asked, sparse, *args)
+        last = len(parameters) - 1
+        buckets, sizes = assign(parameters[::-1], limits, sparse[::-1], *args)
+        return [[last - i for i in bucket] for bucket in reversed(buckets)], sizes[::-1]
+
+    return run
 
 
 def _all_reduce_bucket(state: Any, bucket: Any) -> Any:

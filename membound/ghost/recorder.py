@@ -137,7 +137,8 @@ class Recorder(DispatchMode):
         ranks = group_size(args) if kind == _COLLECTIVE else 0
         row = self.builder.add(kind, code, stream, -1, nbytes, flops, ranks, operator.flagged(args, kwargs))
         if kind != _VIEW:
-            self._operands(row, inputs, written)
+            most = operator.touches(args)
+            self._operands(row, inputs, written, {} if most is None else {id(args[0]): most})
         for _, storage in written:
             self.made_by[storage] = operator.name
 
@@ -163,13 +164,12 @@ class Recorder(DispatchMode):
                 return _D2H, written[0][0].numel() * written[0][0].element_size()
         return (_KERNEL if target == self.gpu else _HOST), 0
 
-    def _operands(self, row: int, inputs: list[Any], written: list[Any]) -> None:
-        for tensor, storage in inputs:
-            nbytes, shape, layout = self._shape(tensor)
-            self.builder.operand(row, 0, storage, nbytes, shape, _offset(tensor), layout)
-        for tensor, storage in written:
-            nbytes, shape, layout = self._shape(tensor)
-            self.builder.operand(row, 1, storage, nbytes, shape, _offset(tensor), layout)
+    def _operands(self, row: int, inputs: list[Any], written: list[Any], most: dict[int, int]) -> None:
+        """Operands of instruction `row`; `most` says how many bytes are touched of a tensor, by its identity, where that is not all."""
+        for write, pairs in enumerate((inputs, written)):
+            for tensor, storage in pairs:
+                nbytes, shape, layout = self._shape(tensor)
+                self.builder.operand(row, write, storage, min(nbytes, most.get(id(tensor), nbytes)), shape, _offset(tensor), layout)
 
     def _take_hidden(self, operator: Operator, args: tuple[Any, ...], stream: int, code: int) -> None:
         rule = self._hidden.get(operator.name)
@@ -250,7 +250,7 @@ class Recorder(DispatchMode):
         inputs = [(tensor, self._storage(tensor, stream, code)) for tensor in reads]
         outputs = [(tensor, self._storage(tensor, stream, code)) for tensor in writes]
         row = self.builder.add(KIND[kind], code, stream, -1, nbytes, flops)
-        self._operands(row, inputs, outputs)
+        self._operands(row, inputs, outputs, {})
         for write, storages in enumerate((read_storages, written_storages)):
             for storage in storages:
                 self.builder.operand(row, write, storage, nbytes, 0)

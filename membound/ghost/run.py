@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from membound.ghost import autocast, choices, device, flash_attention, handlers, private
+from membound.ghost import autocast, choices, cudnn, device, flash_attention, handlers, private
 from membound.ghost.recorder import Recorder
 from membound.ghost.shortcut import Shortcut
 from membound.ghost.watcher import GhostWatcher
-from membound.programs import data
-from membound.programs.causal_lm import CausalLM
+from membound.programs import data, registry
 from membound.programs.world import World
+from membound.spec import families
 from membound.spec.job import Job
 from membound.trace.schema import KIND, Trace
 
@@ -60,6 +60,7 @@ def record(
     `on_micro_step` of each micro-step that begins: how many are done, of how many.
     """
     short = job.model_copy(update={"recipe": job.recipe.model_copy(update={"accumulation": min(job.recipe.accumulation, MICRO_STEPS)})})
+    program = registry.program(short, config)
     masked = data.needs_mask(job.data, job.recipe.micro_batch)
     recorder = Recorder(device.NAME, handlers.make(_answers(job, masked)), choices.HIDDEN)
     recorder.on_failure = on_failure
@@ -69,12 +70,12 @@ def record(
 
     def batch(index: int) -> dict[str, torch.Tensor]:
         on_micro_step(index, steps * short.recipe.accumulation)
-        return data.planned(job.data, job.recipe.micro_batch)
+        return program.planned()
 
     mode = private.fake_mode()
     recorder.shortcut = Shortcut(mode)
     with mode, recorder:
-        engine = CausalLM(short, config).run(world, steps, batch)
+        engine = program.run(world, steps, batch)
         counted = count_parameters(engine.model)
         recorder.where.close()
         trace = recorder.builder.finish(
@@ -85,7 +86,7 @@ def record(
             ranks_per_node=world.per_node,
             steps=steps,
             micro_steps=short.recipe.accumulation,
-            notes=_notes(job),
+            notes=_notes(job, families.of(config)) + left_dense(engine.model),
             repeat=max(job.recipe.accumulation - MICRO_STEPS, 0) + 1,
             parameters=counted[0],
             trained=counted[1],
@@ -93,7 +94,7 @@ def record(
     return trace
 
 
-def _notes(job: Job) -> tuple[str, ...]:
+def _notes(job: Job, family: families.Family) -> tuple[str, ...]:
     """What is modelled rather than run."""
     from membound.ghost import compiled, liger
 
@@ -101,6 +102,7 @@ def _notes(job: Job) -> tuple[str, ...]:
         (job.recipe.attention == "flash", flash_attention.NOTE),
         (job.recipe.kernels == "liger", liger.NOTE),
         (job.recipe.kernels == "compile", compiled.NOTE),
+        (family.name == "recurrent", cudnn.NOTE),
     )
     return tuple(note for used, note in modelled if used)
 
@@ -109,8 +111,8 @@ def _answers(job: Job, masked: bool) -> handlers.Answers:
     """What holds of the micro-batch that `data.planned` makes."""
     rows, cap = job.recipe.micro_batch, job.data.cap
     kept = (cap + (rows - 1) * (cap // 2)) / (rows * cap) if masked else 1.0
-    scaled = job.recipe.accumulation > 1 or job.recipe.precision == "fp16-mixed"
-    return handlers.Answers(masked, kept, cap, scaled)
+    fp16 = job.recipe.precision == "fp16-mixed"
+    return handlers.Answers(masked, kept, cap, fp16 or job.recipe.accumulation > 1, fp16 and job.recipe.engine == "fsdp")
 
 
 def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
@@ -162,16 +164,32 @@ def _in_use(recorder: Recorder, tensor: torch.Tensor, stream: Any) -> None:
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     """Parameters of `model`, all ranks together, and how many of them train."""
-    # A partitioned parameter remembers its whole size as ds_numel; a 4-bit one its shape in its quant_state.
-    sizes = [(_whole(p), p.requires_grad) for p in model.parameters()]
+    packed = _packed(model)
+    # A partitioned parameter remembers its whole size as ds_numel.
+    sizes = [(packed.get(id(p)) or int(vars(p).get("ds_numel", p.numel())), p.requires_grad) for p in model.parameters()]
     return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
 
 
-def _whole(parameter: torch.nn.Parameter) -> int:
-    held = vars(parameter)
-    if held.get("quant_state") is not None:
-        return int(held["quant_state"].shape.numel())
-    return int(held.get("ds_numel", parameter.numel()))
+def left_dense(model: torch.nn.Module) -> tuple[str, ...]:
+    """A note on a model of 4-bit weights that keeps frozen matrices in 16 bits besides those of its vocabulary."""
+    packed = _packed(model)
+    if not packed:
+        return ()
+    ends = cast(Any, model).get_input_embeddings(), cast(Any, model).get_output_embeddings()
+    vocabulary = {id(p) for layer in ends if layer is not None for p in layer.parameters()}
+    dense = [p for p in model.parameters() if p.ndim > 1 and not p.requires_grad and id(p) not in packed and id(p) not in vocabulary]
+    count = sum(p.numel() for p in dense)
+    if not count:
+        return ()
+    kept = f"{count / 1e9:.3g} billion parameters stay in 16 bits: bitsandbytes quantises linear layers only"
+    return (f"{kept}, and the installed Transformers holds these in tensors of their own (mixtures of experts)",)
+
+
+def _packed(model: torch.nn.Module) -> dict[int, int]:
+    """By identity of each 4-bit weight, how many parameters are packed in it."""
+    # The layer remembers its weight's shape in its quant_state, also where an engine has put another parameter in the weight's place.
+    states = [(held["_parameters"].get("weight"), held["quant_state"]) for held in map(vars, model.modules()) if held.get("quant_state") is not None]
+    return {id(weight): int(state.shape.numel()) for weight, state in states}
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,10 @@ from membound.ghost.private import current_autograd_number, next_autograd_number
 from membound.trace.builder import TraceBuilder
 
 # Files whose lines mean something to the reader: models, adapters, engines, optimizers; PyTorch's own plumbing does not.
-_TELLING = ("/transformers/models/", "/transformers/loss/", "/peft/tuners/", "/bitsandbytes/", "/deepspeed/runtime/", "/torch/optim/", "/fsdp/")
+_TELLING = (
+    *("/transformers/models/", "/transformers/loss/", "/peft/tuners/", "/bitsandbytes/", "/deepspeed/runtime/", "/torch/optim/", "/fsdp/"),
+    *("/membound/programs/vision_", "/membound/programs/recurrent_", "/membound/programs/recommender_", "/membound/programs/lamb"),
+)
 _DEPTH = 60
 
 

@@ -6,6 +6,7 @@ listed in `membound.ghost.allowed`. Run as a module it answers requests, one JSO
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -25,8 +26,7 @@ from membound.ghost import autocast, choices, private
 from membound.ghost.recorder import Recorder
 from membound.ghost.run import MICRO_STEPS, STEPS, count_parameters, versions
 from membound.ghost.watcher import GhostWatcher
-from membound.programs import data
-from membound.programs.causal_lm import CausalLM
+from membound.programs import registry
 from membound.programs.world import World
 from membound.spec.job import Job
 from membound.trace import store
@@ -47,10 +47,12 @@ def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0)
     # DDP's reducer reads a collective's future itself.
     recorder = Recorder(DEVICE, dict.fromkeys(_COLLECTIVES, _let_go) if job.recipe.engine in {"fsdp", "deepspeed"} else None)
     watcher = GhostWatcher(recorder)
-    world = World(torch.device(DEVICE), rank, rank, size=job.gpus, per_node=job.gpus, watcher=watcher)
+    per_node = min(int(os.environ.get("LOCAL_WORLD_SIZE", job.gpus)), job.gpus)
+    world = World(torch.device(DEVICE), rank, rank % per_node, size=job.gpus, per_node=per_node, watcher=watcher)
     torch.manual_seed(0)
     with _as_on_cuda(recorder), recorder:
-        engine = CausalLM(short, config).run(world, steps, lambda index: data.planned(job.data, job.recipe.micro_batch))
+        program = registry.program(short, config)
+        engine = program.run(world, steps, lambda index: program.planned())
         parameters, trained = count_parameters(engine.model)
         recorder.where.close()
         return recorder.builder.finish(
@@ -58,7 +60,7 @@ def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0)
             versions=versions(),
             rank=rank,
             ranks=job.gpus,
-            ranks_per_node=job.gpus,
+            ranks_per_node=per_node,
             steps=steps,
             micro_steps=short.recipe.accumulation,
             repeat=max(job.recipe.accumulation - MICRO_STEPS, 0) + 1,
@@ -73,13 +75,16 @@ def _as_on_cuda(recorder: Recorder) -> Iterator[None]:
     plain = F.dropout
     attention = F.scaled_dot_product_attention
     undo = [private.replace_storage_resize(recorder.resized), private.unheard_sharding_propagation(recorder.pause)]
+    scaler = torch.amp.GradScaler
     F.dropout = choices.dropout
     F.scaled_dot_product_attention = _unfused_where_cuda_is(attention)
+    vars(torch.amp)["GradScaler"] = functools.partial(scaler, init_scale=1.0)  # a scale that has settled: the usual one's first steps overflow
     try:
         with private.multi_tensor_on(DEVICE), autocast.completed_on_cpu():
             yield
     finally:
         F.dropout, F.scaled_dot_product_attention = plain, attention
+        vars(torch.amp)["GradScaler"] = scaler
         for step in undo:
             step()
 

@@ -62,8 +62,8 @@ def add_adapters(model: nn.Module, job: Job) -> nn.Module:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     recipe = job.recipe
-    # A study may ask for what others do instead, which leave all that is not quantised in 16 bits (see `losses`).
-    if recipe.method == "qlora" and cast(Any, model).config.to_dict().get("membound", {}).get("upcast", True):
+    # TRL, which PEFT's guide to QLoRA with FSDP trains with, leaves the rest in 16 bits. A study may ask for either (see `losses`).
+    if recipe.method == "qlora" and cast(Any, model).config.to_dict().get("membound", {}).get("upcast", recipe.engine != "fsdp"):
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=recipe.lora.rank,

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from membound.errors import InputError
-from membound.programs import losses
+from membound.programs import losses, registry
 from membound.programs.world import World
 from membound.spec.job import Job, Recipe
 
@@ -20,16 +20,24 @@ _FLASH = ("_flash_attn_forward", "_flash_attn_varlen_forward")  # the package's 
 
 
 def configuration(job: Job, config: dict[str, Any]) -> Any:
+    """As `transformers_config`, for a causal language model; refuses a model type that has none."""
+    from transformers import AutoModelForCausalLM
+
+    built = transformers_config(job, config)
+    if type(built) not in AutoModelForCausalLM._model_mapping:
+        raise InputError("model", job.model, f"model type {config['model_type']!r} has no causal language model in Transformers")
+    return built
+
+
+def transformers_config(job: Job, config: dict[str, Any]) -> Any:
     """The Transformers configuration object of `config`; refuses what Transformers does not know."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     fields = {k: v for k, v in config.items() if k not in {"model_type", "transformers_version", "torch_dtype", "dtype"}}
     try:
         built = AutoConfig.for_model(config["model_type"], **fields)
     except Exception as error:  # Transformers raises what its validators raise: any of a dozen types
         raise InputError("model", job.model, f"Transformers refuses this configuration: {_first_line(error)}") from None
-    if type(built) not in AutoModelForCausalLM._model_mapping:
-        raise InputError("model", job.model, f"model type {config['model_type']!r} has no causal language model in Transformers")
     built.use_cache = False
     return built
 
@@ -50,21 +58,31 @@ def weight_dtype(recipe: Recipe) -> torch.dtype:
 
 def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
     """The model on the host, in its weight type. Shapes from `config`; values random, or empty where nobody looks."""
+    return registry.builder(config)(job, config, world)
+
+
+def build_causal(job: Job, config: dict[str, Any], world: World) -> nn.Module:
+    """As `build`, for a causal language model."""
     from transformers import AutoModelForCausalLM
 
-    attention = _ATTENTION[job.recipe.attention]
-    built = configuration(job, config)
-    with _weights(world):
-        try:
-            model = AutoModelForCausalLM.from_config(built, dtype=weight_dtype(job.recipe), attn_implementation=attention)
-        except (ImportError, ValueError) as error:
-            raise InputError("recipe.attention", job.recipe.attention, _first_line(error)) from None
-    model.tie_weights()
+    model = from_config(AutoModelForCausalLM, job, configuration(job, config), world)
     losses.apply(model, config.get("membound", {}))
     return cast(nn.Module, model.train())
 
 
-def _weights(world: World) -> AbstractContextManager[None]:
+def from_config(kind: Any, job: Job, built: Any, world: World) -> Any:
+    """The model that Transformers' automatic class `kind` picks, in the recipe's weight type and with its attention."""
+    with _skipping_values(world):
+        try:
+            model = kind.from_config(built, dtype=weight_dtype(job.recipe), attn_implementation=_ATTENTION[job.recipe.attention])
+        except (ImportError, ValueError) as error:
+            raise InputError("recipe.attention", job.recipe.attention, _first_line(error)) from None
+    model.tie_weights()
+    return model
+
+
+def _skipping_values(world: World) -> AbstractContextManager[None]:
+    """Within it, Transformers' models get memory but no values, where nobody looks at them."""
     from transformers.initialization import no_init_weights
 
     return cast(AbstractContextManager[None], no_init_weights()) if world.weights == "empty" else nullcontext()

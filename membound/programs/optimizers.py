@@ -10,7 +10,11 @@ import torch
 from torch.optim import Optimizer
 
 from membound.errors import MissingPackageError
+from membound.programs.lamb import Lamb
 from membound.spec.job import Recipe
+
+# NVIDIA/DeepLearningExamples PyTorch/Detection/SSD and Segmentation/MaskRCNN; ResNet-50's recipe has 0.875.
+_MOMENTUM = 0.9
 
 
 def make(parameters: Iterable[torch.nn.Parameter], recipe: Recipe) -> Optimizer:
@@ -29,6 +33,14 @@ def _adamw_fused(parameters: list[torch.nn.Parameter], rate: float) -> Optimizer
 
 def _sgd(parameters: list[torch.nn.Parameter], rate: float) -> Optimizer:
     return torch.optim.SGD(parameters, lr=rate)
+
+
+def _sgd_momentum(parameters: list[torch.nn.Parameter], rate: float) -> Optimizer:
+    return torch.optim.SGD(parameters, lr=rate, momentum=_MOMENTUM)
+
+
+def _lamb(parameters: list[torch.nn.Parameter], rate: float) -> Optimizer:
+    return Lamb(parameters, lr=rate)
 
 
 def _adafactor(parameters: list[torch.nn.Parameter], rate: float) -> Optimizer:
@@ -59,7 +71,9 @@ _MAKERS = {
     "adamw-8bit": _adamw_8bit,
     "paged-adamw-8bit": _paged_adamw_8bit,
     "adafactor": _adafactor,
+    "lamb": _lamb,
     "sgd": _sgd,
+    "sgd-momentum": _sgd_momentum,
 }
 
 

@@ -91,6 +91,14 @@ def of(job: Job, rows: npt.ArrayLike | None = None) -> Lengths:
     return Lengths(sample, job.recipe.micro_batch, cap)
 
 
+def mean_weights(grid: tuple[int, ...], lengths: Ints) -> Floats:
+    """Weights of the grid's points in the mean, over these lengths, of a function that is straight between them; sum 1."""
+    counts = np.bincount(lengths.reshape(-1))
+    values = np.flatnonzero(counts)
+    likely = counts[values] / lengths.size
+    return np.array([(likely * _hat(values, grid, point)).sum() for point in range(len(grid))])
+
+
 def _rounded(length: float, cap: int) -> int:
     return min(max(round(length / _STEP) * _STEP, _STEP), cap)
 

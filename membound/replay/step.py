@@ -13,7 +13,7 @@ import numpy.typing as npt
 from membound.cost.power import Load
 from membound.cost.resources import RESOURCES, ROW, Spent
 from membound.replay import intervals
-from membound.replay.lengths import Lengths
+from membound.replay.lengths import Lengths, mean_weights
 from membound.replay.pricing import Prices
 from membound.replay.timeline import Timeline
 from membound.replay.workload import Workload
@@ -103,19 +103,19 @@ class Played:
     @functools.cached_property
     def flows(self) -> Floats:
         """What flows in each segment's items by `FLOWS`; [segments, FLOWS, K]."""
-        return np.add.reduceat(self.amounts, self.timeline.segments, axis=0) if len(self.timeline.segments) else self.amounts
+        return np.stack([np.add.reduceat(each, self.timeline.segments, axis=0) for each in self._amounts()], axis=1)
 
     @functools.cached_property
     def amounts(self) -> Floats:
         """What flows in each item by `FLOWS`; [n, FLOWS, K]."""
+        return np.stack(self._amounts(), axis=1)
+
+    def _amounts(self) -> tuple[Floats, ...]:
         work, kind = self.work, self.work.program.kind
         tensor = (work.flops > 0) & self._in_tensor_cores()[:, None]
-        return np.stack(
-            [
-                work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), _where(kind, "copy_h2d", work.moved),
-                _where(kind, "copy_d2h", work.moved), _where(kind, "collective", work.moved), self.prices.dimm_bytes, self._cores(),
-            ],
-            axis=1,
+        return (
+            work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), _where(kind, "copy_h2d", work.moved),
+            _where(kind, "copy_d2h", work.moved), _where(kind, "collective", work.moved), self.prices.dimm_bytes, self._cores(),
         )  # fmt: skip
 
     def _in_tensor_cores(self) -> npt.NDArray[np.bool_]:
@@ -129,8 +129,8 @@ class Played:
 
     def _cores(self) -> Floats:
         """Core-seconds of host work beyond the one core that launches, as shares of all the rank's cores; [n, K]."""
-        table = self.prices.table[:, self.prices.index]
-        return np.where((self.work.program.kind == KIND["host"])[:, None], table[ROW["ddr"]] + table[ROW["host_compute"]], 0.0)
+        busy = (self.prices.table[ROW["ddr"]] + self.prices.table[ROW["host_compute"]])[self.prices.index]
+        return np.where((self.work.program.kind == KIND["host"])[:, None], busy, 0.0)
 
     def load(self, rates: Mapping[str, Floats]) -> Load:
         """What the board's power follows from, given how fast each of `FLOWS` flows."""
@@ -142,7 +142,8 @@ class Played:
     def together(self) -> bool:
         """Whether ranks wait for each other in every micro-step, rather than once a step."""
         program = self.work.program
-        inside = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
+        # In backward: DDP sends buffers around before the first forward of a step, whatever follows.
+        inside = (program.kind == KIND["collective"]) & (program.phase == PHASE["backward"])
         return bool((inside & (program.micro == 0)).any())
 
     def mean(self, by_segment: Floats, rows: int | None = None) -> Floats:
@@ -166,17 +167,16 @@ class Played:
             # A rank's optimizer does not depend on lengths, and collectives wait once.
             return everyone
         micro = np.where(self.in_micro, self.count, 0.0)
-        inner = np.tensordot(micro, self.spent @ self.lengths.weights(self.grid, self.lengths.micro_batch), axes=(0, 0))
-        return np.asarray(self.own + inner * (self._slowest() - 1.0), np.float64)
+        return np.asarray(self.own + np.tensordot(micro, self.spent @ self._behind(), axes=(0, 0)), np.float64)
 
-    def _slowest(self) -> float:
-        """Expected time of the slowest rank's micro-steps over the mean rank's."""
+    def _behind(self) -> Floats:
+        """By how much the grid's weights in the slowest rank's step differ from those in the mean rank's, over drawn steps; [K]."""
         micro = np.where(self.in_micro, self.count, 0.0)
-        curve = np.tensordot(micro, self.spent[:, 0], axes=(0, 0)) / max(self.accumulation, 1)
+        curve = np.tensordot(micro, self.spent[:, 0], axes=(0, 0))
         draws = max(min(_DRAWS, 20_000_000 // max(self.ranks * self.accumulation, 1)), 16)
         lengths = self.lengths.draws((draws, self.ranks, self.accumulation))
-        times = np.interp(lengths, self.grid, curve).sum(axis=2)
-        return float(times.max(axis=1).mean() / times.mean())
+        slowest = np.interp(lengths, self.grid, curve).sum(axis=2).argmax(axis=1)
+        return mean_weights(self.grid, lengths[np.arange(draws), slowest]) - mean_weights(self.grid, lengths)
 
     @property
     def waiting(self) -> float:

@@ -6,6 +6,7 @@ how much of it was arithmetic, HBM, launching or a link, and these add up. All r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost.resources import ROW, Spent, nothing
+from membound.replay.back_to_back import back_to_back
 from membound.replay.pricing import Prices
 from membound.replay.program import Program
 from membound.trace.schema import KIND
@@ -27,8 +29,11 @@ _LAUNCH: Final = ROW["launch"]
 # From cudaLaunchKernel's return to the kernel's start on an idle GPU, s: 2 to 3 us on Ampere and Hopper (NVIDIA forums and blog, "Understanding
 # the visualization of overhead and latency in Nsight Systems").
 _START: Final = 2.5e-6
-# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.allocator_walk.
+# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.allocator_walk. Looked at every so many items.
 _QUEUE: Final = 1024
+_LOOK: Final = 64
+# Kernels in a row from which it pays to take them together.
+_ROW: Final = 4
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ class _Player:
         self.program, self.prices = program, prices
         self.columns = prices.table.shape[2]
         self.factor = np.broadcast_to(np.asarray(host, np.float64), (self.columns,))
-        self.host = nothing(self.columns)
+        self.base = nothing(self.columns)
+        self.since = 0.0  # Launches since that moment of the host, s before `factor`.
         self.zero = nothing(self.columns)
         self.tails: dict[int, Spent] = {}
         self.events: dict[int, Spent] = {}
@@ -65,47 +71,74 @@ class _Player:
         self.joined: list[Spent] = []
         self.start = np.zeros((len(program), self.columns))
         self.end = np.zeros((len(program), self.columns))
+        self.table = np.empty(0)
+        columns = (program.kind, program.stream, program.target, prices.index, prices.launch, program.flag, program.detached)
+        self.items = list(zip(*(column.tolist() for column in columns), strict=True))
 
     def run(self) -> Timeline:
         program, prices = self.program, self.prices
-        table = np.ascontiguousarray(np.moveaxis(prices.table, 1, 0))
-        columns = (
-            program.kind.tolist(), program.stream.tolist(), program.target.tolist(), prices.index.tolist(), prices.launch.tolist(),
-            program.flag.tolist(), program.detached.tolist(),
-        )  # fmt: skip
+        self.table = np.ascontiguousarray(np.moveaxis(prices.table, 1, 0))
         starts = segments(program)
         cuts = set(starts[1:].tolist())
         borders = []
-        for item, (kind, stream, target, index, cost, flag, detached) in enumerate(zip(*columns, strict=True)):
-            if item in cuts:
+        for first, after in _rows_of_kernels(program, starts):
+            if first in cuts:
                 borders.append(self._border())
-            self._launch(cost)
-            if kind == _KERNEL:
-                self._on_stream(item, stream, table[index])
-            elif kind == _COLLECTIVE:
-                self._collective(item, stream, table[index], detached)
-            elif kind in (_H2D, _D2H):
-                self._copy(item, kind, stream, table[index], bool(flag))
-            elif kind == _HOST:
-                self._work(item, table[index])
-            elif kind == _RECORD:
-                self.events[target] = self._ready(stream)
-            elif kind == _WAIT:
-                if target in self.events:
-                    self.tails[stream] = later(self._ready(stream), self.events[target])
-            elif kind == _SYNC:
-                self._sync(target)
-            if item >= _QUEUE and not item % 64:
+            if after - first >= _ROW:
+                self._kernels(first, after)
+            else:
+                for item in range(first, after):
+                    self._one(item)
+            last = after - 1
+            if last >= _QUEUE and not last % _LOOK:
                 # The host is never further ahead than the queue is deep.
-                self.host = later(self.host, self._queued(item - _QUEUE))
+                self.host = later(self.host, self._queued(last - _QUEUE))
         borders.append(self._end())
         return Timeline(self.start, self.end, np.stack(borders), starts)
 
-    def _launch(self, cost: float) -> None:
-        spent = cost * self.factor
-        self.host = self.host.copy()
-        self.host[0] += spent
-        self.host[_LAUNCH] += spent
+    @property
+    def host(self) -> Spent:
+        """The moment at which the host is done with all that it has launched; what sets it is another's work that it waited for."""
+        if self.since:
+            launches = self.since * self.factor
+            self.base, self.since = self.base.copy(), 0.0
+            self.base[0] += launches
+            self.base[_LAUNCH] += launches
+        return self.base
+
+    @host.setter
+    def host(self, moment: Spent) -> None:
+        self.base, self.since = moment, 0.0
+
+    def _one(self, item: int) -> None:
+        kind, stream, target, index, cost, flag, detached = self.items[item]
+        self.since += cost
+        if kind == _KERNEL:
+            self._on_stream(item, stream, self.table[index])
+        elif kind == _COLLECTIVE:
+            self._collective(item, stream, self.table[index], detached)
+        elif kind in (_H2D, _D2H):
+            self._copy(item, kind, stream, self.table[index], bool(flag))
+        elif kind == _HOST:
+            self._work(item, self.table[index])
+        elif kind == _RECORD:
+            self.events[target] = self._ready(stream)
+        elif kind == _WAIT:
+            if target in self.events:
+                self.tails[stream] = later(self._ready(stream), self.events[target])
+        elif kind == _SYNC:
+            self._sync(target)
+
+    def _kernels(self, first: int, after: int) -> None:
+        """The kernels from `first` up to `after`, all on one stream."""
+        stream = self.items[first][1]
+        costs = np.cumsum(self.prices.launch[first:after])
+        launched = costs[:, None] * self.factor + _START
+        durations = self.table[self.prices.index[first:after]]
+        start, end, done = back_to_back(self._ready(stream), self.host, launched, durations)
+        self.start[first:after], self.end[first:after] = start, end
+        self.tails[stream] = done
+        self.since += float(costs[-1])
 
     def _ready(self, stream: int) -> Spent:
         return self.tails.get(stream, self.zero)
@@ -192,3 +225,16 @@ def segments(program: Program) -> Column:
     """First item of each phase of each captured micro-step."""
     key = program.micro * 64 + program.phase
     return np.flatnonzero(np.diff(key, prepend=key[0] - 1 if len(key) else 0)).astype(np.int64)
+
+
+def _rows_of_kernels(program: Program, starts: Column) -> Iterator[tuple[int, int]]:
+    """First item and the one after the last of each row of kernels on one stream, within a segment and between two looks at the queue;
+    anything else is a row of its own."""
+    count = len(program)
+    kernel = program.kind == _KERNEL
+    joined = np.zeros(count, np.bool_)
+    joined[1:] = kernel[1:] & kernel[:-1] & (program.stream[1:] == program.stream[:-1])
+    joined[starts] = False
+    joined[1::_LOOK] = False
+    first = np.flatnonzero(~joined)
+    return zip(first.tolist(), np.append(first[1:], count).tolist(), strict=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from membound.report import memory_viewer, perfetto
+from membound.report import memory_viewer, perfetto, perfetto_times
 from membound.report.downsample import downsample
 from membound.report.files import atomically
 from membound.report.inert import inert
@@ -24,8 +24,11 @@ _BUCKETS = 2000
 _TEXT_WIDTH = 100
 
 
-def write_all(folder: Path, run: Run, trace: Trace | None = None) -> list[Path]:
-    """Write every export that `run` and `trace` allow into `folder`, and say which. Each file is whole or absent. Raises `StorageError`."""
+def write_all(folder: Path, run: Run, trace: Trace | None = None, times: perfetto.Times | None = None) -> list[Path]:
+    """Write every export that `run` and `trace` allow into `folder`, and say which. Each file is whole or absent. Raises `StorageError`.
+
+    With `times`, Perfetto shows the instructions that have one, in time; without, the whole program in its order.
+    """
     files: dict[str, Any] = {"summary.txt": lambda: text(run).encode()}
     if has_timeline(run):
         files["memory.png"] = lambda: render(run, "png", scale=2)
@@ -39,7 +42,7 @@ def write_all(folder: Path, run: Run, trace: Trace | None = None) -> list[Path]:
             out.write(content())
         written.append(folder / name)
     if trace is not None:
-        written += _traces(folder, run, trace)
+        written += _traces(folder, run, trace, times)
     return written
 
 
@@ -50,10 +53,13 @@ def text(run: Run) -> str:
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-def _traces(folder: Path, run: Run, trace: Trace) -> list[Path]:
+def _traces(folder: Path, run: Run, trace: Trace, times: perfetto.Times | None) -> list[Path]:
     snapshot, chrome = folder / "memory_snapshot.pickle", folder / "trace.perfetto.json.gz"
     memory_viewer.write(trace, snapshot)
-    perfetto.write(trace, chrome, run.tables.get(TABLE))
+    timeline = run.tables.get(TABLE)
+    if timeline is not None and times is not None:
+        timeline = perfetto_times.within(timeline, times)
+    perfetto.write(trace, chrome, timeline, times)
     return [snapshot, chrome]
 
 

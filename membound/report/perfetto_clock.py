@@ -45,7 +45,8 @@ def clock(trace: Trace, times: Times | None) -> Clock:
     # Modules and memory follow the default stream: what runs beside it would tear their nesting.
     main = rows[trace.instructions["stream"][rows] == 0]
     marks[main] = start[main]
-    marks[-1] = (start[rows] + duration[rows]).max(initial=0.0)
+    # What follows the last operation has no time: it stands where all has ended.
+    marks[rows.max(initial=-1) + 1 :] = (start[rows] + duration[rows]).max(initial=0.0)
     edges = np.maximum.accumulate(marks)
     first = start[main[0]] if len(main) else 0.0
     return Clock(rows, start, duration, np.maximum(edges, min(float(first), float(marks[-1]))))

@@ -25,7 +25,8 @@ class Quantity:
 _TORCH = "PyTorch's own counter, worst rank, whole run"
 _NVML = "NVML, sampled every 20 ms"
 _ALLOCATOR = "replay of the captured allocations and frees through PyTorch's caching allocator"
-_TIMELINE = "replay of the captured operations over the machine's kernels, links and host"
+_TIMELINE = "captured operations priced by the laws of the machine's kernels, links and host, replayed over their streams"
+_L2 = "operands of the captured operations through a tensor-level model of the L2"
 
 _CATEGORIES: Final = {
     "weights": "parameters, master copies and buffers of the model",
@@ -106,9 +107,9 @@ def _speed() -> Iterator[Quantity]:
     yield Quantity("step.time", "s", "Time of one optimizer step, all its micro-steps included.", clock, _TIMELINE)
     for part, meaning in {
         "forward": "in forward", "backward": "in backward", "optimizer": "in gradient clipping and the optimizer",
-        "exposed_communication": "during which only collectives run on the GPU: what computing does not hide",
-        "exposed_offload": "during which the GPU only waits for copies to or from the host, or for the host's optimizer",
-        "idle": "during which nothing runs on the GPU",
+        "exposed_communication": "during which only collectives run on the GPU, or it waits in one for a slower rank: what computing does not hide",
+        "exposed_offload": "during which no kernel and no collective runs, and copies to or from the host or work on offloaded tensors do",
+        "idle": "during which nothing runs on the GPU, no copy goes on and the host does no work on offloaded tensors: it launches too slowly",
     }.items():  # fmt: skip
         how = "events at the phases' borders" if part in {"forward", "backward", "optimizer"} else "profiler trace of one step"
         yield Quantity(f"step.time.{part}", "s", f"Time of a step {meaning}.", how, _TIMELINE)
@@ -128,7 +129,7 @@ def _speed() -> Iterator[Quantity]:
 def _traffic() -> Iterator[Quantity]:
     counters = "CUPTI counters, where cupti-python is installed"
     for way in ("read", "write"):
-        yield Quantity(f"hbm.traffic.{way}", "B", f"Bytes {way} of one GPU's memory in a step, after its L2 cache.", counters, _TIMELINE)
+        yield Quantity(f"hbm.traffic.{way}", "B", f"Bytes {way} of one GPU's memory in a step, after its L2 cache.", counters, _L2)
     for kind, meaning in {"mean": "Mean over a step", "peak": "Highest 20 ms bin"}.items():
         yield Quantity(f"hbm.bandwidth.{kind}", "B/s", f"{meaning} of HBM bytes per second on one GPU, both directions.", counters, _TIMELINE)
         yield Quantity(

@@ -44,6 +44,8 @@ def _gpu() -> Iterator[Curve]:
     yield Curve("memory.reserved", "gpu", "B", "Memory that PyTorch's allocator holds.")
     yield Curve("memory.allocated", "gpu", "B", "Memory in live blocks of PyTorch's allocator.")
     yield Curve("power", "gpu", "W", "Power of the board.")
+    yield Curve("power.average", "gpu", "W", "Power of the board, mean of the last second as the driver forms it.")
+    yield Curve("energy", "gpu", "J", "Energy that the board has used since its driver was loaded: a counter.")
     yield Curve("memory.power", "gpu", "W", "Power of the board's memory.")
     yield Curve("clock.core", "gpu", "Hz", "Core clock.")
     yield Curve("clock.memory", "gpu", "Hz", "Memory clock.")
@@ -52,6 +54,9 @@ def _gpu() -> Iterator[Curve]:
     yield Curve("pcie.h2d", "gpu", "B/s", "Bytes from the host to the GPU per second.")
     yield Curve("pcie.d2h", "gpu", "B/s", "Bytes from the GPU to the host per second.")
     yield Curve("nvlink.sent", "gpu", "B/s", "Bytes that the GPU sends over NVLink per second.")
+    yield Curve("nvlink.received", "gpu", "B/s", "Bytes that the GPU receives over NVLink per second.")
+    yield Curve("sm.utilisation", "gpu", "1", "Share of the multiprocessors with at least one warp, mean over time.")
+    yield Curve("tensor.utilisation", "gpu", "1", "Share of the time in which the tensor cores' pipes were at work.")
     yield Curve("memory.busy", "gpu", "1", "Share of the time in which memory was read or written at all: a flag of the driver, no bandwidth.")
     yield Curve("throttle", "gpu", "bits", "Clock event reasons, the driver's own bits.")
 

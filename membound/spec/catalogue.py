@@ -27,12 +27,16 @@ _PARTS = {"gpu": "gpus", "host": "hosts"}
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model's shape: `config` is a Hugging Face configuration; `parameters` is its exact count, None where nobody has counted."""
+    """A model's shape: `config` is a Hugging Face configuration, or ours; `parameters` is its exact count, None where nobody has counted.
+
+    `reference` is how its public reference recipe trains it: `data` and fields of a recipe, with their `source`; None where none is known.
+    """
 
     name: str
     config: dict[str, Any]
     parameters: int | None
     source: str
+    reference: dict[str, Any] | None = None
 
 
 def models() -> list[str]:
@@ -48,7 +52,7 @@ def machines() -> list[str]:
 def model(name: str) -> ModelEntry:
     """The model of that name. Raises `UnknownNameError`."""
     data = json.loads(_text("models", name, ".json", "model"))
-    return ModelEntry(data["name"], data["config"], data["parameters"], data["source"])
+    return ModelEntry(data["name"], data["config"], data["parameters"], data["source"], data.get("reference"))
 
 
 def machine(name: str) -> Machine:

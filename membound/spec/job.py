@@ -13,7 +13,7 @@ from membound.spec.fields import Spec
 
 Method = Literal["full", "lora", "qlora"]
 Precision = Literal["bf16", "bf16-mixed", "fp16-mixed", "fp32"]
-Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "paged-adamw-8bit", "adafactor", "sgd"]
+Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "paged-adamw-8bit", "adafactor", "lamb", "sgd", "sgd-momentum"]
 Engine = Literal["none", "ddp", "fsdp", "deepspeed"]
 Place = Literal["none", "cpu", "nvme"]
 Recompute = Literal["none", "full", "selective"]
@@ -25,8 +25,12 @@ _MANY = 1 << 24
 Count = Annotated[int, Field(ge=1, le=_MANY, strict=True)]
 
 
+# The fields of `Data` of which exactly one is given.
+_SOURCES = ("seq_len", "lengths", "path", "image_size", "samples")
+
+
 class Data(Spec):
-    """What is fed: fixed rows (`seq_len`), stored row lengths (`lengths`), or the user's own file (`path` with `tokenizer`)."""
+    """What is fed: fixed rows (`seq_len`), stored row lengths (`lengths`), the user's own file (`path` with `tokenizer`), images or plain samples."""
 
     seq_len: Count | None = None
     """Tokens in every row: packed or fixed."""
@@ -38,27 +42,45 @@ class Data(Spec):
     """Folder of a Hugging Face tokenizer for `path`."""
     max_length: Count | None = None
     """Rows are truncated here, in tokens; memory is planned for a row of this length."""
+    target_len: Count | None = None
+    """Tokens in every row that an encoder-decoder writes; left out, as many as its training objective makes of `seq_len`."""
+    image_size: Count | None = None
+    """Pixels of an image's shorter side."""
+    samples: Literal[True] | None = None
+    """Samples without a length, as recommenders take them: a few numbers and categories each."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("seq_len", "lengths", "path") if getattr(self, name) is not None]
+        given = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
-            raise InputError("data", given, "give exactly one of seq_len, lengths, path")
+            raise InputError("data", given, "give exactly one of seq_len, lengths, path (or image_size, samples for models that read no text)")
         if self.seq_len is not None and self.max_length is not None:
             raise InputError("data.max_length", self.max_length, "leave it out: seq_len fixes the length already")
+        if self.max_length is not None and not self.has_tokens:
+            raise InputError("data.max_length", self.max_length, "leave it out: only rows of tokens are truncated")
         if (self.path is None) != (self.tokenizer is None):
             raise InputError("data.tokenizer", self.tokenizer, "path and tokenizer go together")
         return self
 
     @property
+    def source(self) -> str:
+        """Name of the field that says what is fed."""
+        return next(name for name in _SOURCES if getattr(self, name) is not None)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether rows consist of tokens. Of images and samples each counts as a row of one."""
+        return self.image_size is None and self.samples is None
+
+    @property
     def cap(self) -> int:
         """The longest row that a step may meet, in tokens."""
-        return self.seq_len or self.max_length or 512
+        return (self.seq_len or self.max_length or 512) if self.has_tokens else 1
 
     @property
     def padded(self) -> bool:
         """Whether the rows of a micro-batch differ in length, so that a padding mask is needed."""
-        return self.seq_len is None
+        return self.lengths is not None or self.path is not None
 
 
 class Lora(Spec):
@@ -203,9 +225,7 @@ def _check_quantised(recipe: Recipe) -> None:
         return
     if recipe.precision in {"fp32", "fp16-mixed"}:
         raise InputError("recipe.precision", recipe.precision, "QLoRA computes in bf16: write bf16 or bf16-mixed")
-    if recipe.engine == "fsdp":
-        raise InputError("recipe.engine", "fsdp", "4-bit weights under FSDP2 are not supported yet: use ddp or deepspeed, or method lora")
-    if recipe.offload.params != "none":
+    if recipe.offload.params != "none" and recipe.engine == "deepspeed":
         raise InputError("recipe.offload.params", recipe.offload.params, "DeepSpeed offloads no NF4 weights: offload the optimizer only, or use lora")
 
 

@@ -73,9 +73,10 @@ class Predictor:
 
         `options` ask for code of another time than the installed one's (`membound.programs.losses`).
         """
-        trace = self.trace(job, machine.gpus, options)
+        replayer = self.replayer(job, machine.gpus, options)
+        trace = replayer.trace
         memory = replay(trace, machine, self.settings, ArrayCache(cache.default_folder()) if self.cached else Forgetful())
-        timing = Timing.of(self.replayer(job, machine.gpus, options).on(machine), machine)
+        timing = Timing.of(replayer.on(machine), machine)
         return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
 
     def replayer(self, job: Job, ranks_per_node: int, options: Mapping[str, Any] | None = None) -> Replayer:

@@ -41,6 +41,7 @@ def facts(request: dict[str, Any]) -> dict[str, Any]:
         "trained": header.trained,
         "ops": header.ops,
         "notes": header.notes,
+        "standing": int(live[np.flatnonzero(phase == PHASE["data"])[0] - 1]),
         "kept": int(live[np.flatnonzero(phase == PHASE["backward"])[0] - 1]),
         "peak": int(live[np.isin(phase, [PHASE["forward"], PHASE["backward"]])].max()),
         "managed": int(storages["nbytes"][storages["place"] == PLACE["managed"]].sum()),

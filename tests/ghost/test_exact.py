@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from membound.ghost.allowed import ALLOWED, DDP_ALLOWED
 from membound.ghost.capture import capture
 from membound.spec.job import Job
 from membound.trace import store
+from membound.trace.categories import lifetimes
 from membound.trace.compare import compare
-from membound.trace.schema import Trace
+from membound.trace.schema import CATEGORY, Trace
 
 _PATIENCE: Final = 300.0
 """After so many seconds a real run counts as hung."""
@@ -49,6 +51,7 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], set
     "full, bf16": (LLAMA, FIXED, {"precision": "bf16"}, ONE),
     "full, bf16-mixed": (LLAMA, FIXED, {}, ONE),
     "full, fp32": (LLAMA, FIXED, {"precision": "fp32"}, UNFUSED),
+    "full, fp16-mixed": (LLAMA, FIXED, {"precision": "fp16-mixed"}, ONE),
     "gpt2, bf16-mixed": (GPT2, FIXED, {"micro_batch": 2}, ONE),
     "gpt2, bf16": (GPT2, FIXED, {"precision": "bf16"}, ONE | {"layer norm statistics"}),
     "gpt2, padded": (GPT2, PADDED, {"micro_batch": 2}, ONE | {"attention mask"}),
@@ -64,23 +67,32 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], set
     "ddp": (LLAMA, FIXED, {"engine": "ddp", "accumulation": 2}, ONE | {choice.name for choice in DDP_ALLOWED}),
     "fsdp": (LLAMA, FIXED, {"engine": "fsdp"}, SHARDED),
     "fsdp, lora": (LLAMA, FIXED, {"engine": "fsdp", "method": "lora"}, SHARDED),
+    "fsdp, qlora": (LLAMA, FIXED, {"engine": "fsdp", "method": "qlora"}, SHARDED),
+    "fsdp, fp16-mixed": (LLAMA, FIXED, {"engine": "fsdp", "precision": "fp16-mixed"}, SHARDED),
     "fsdp, grad-op": (LLAMA, FIXED, {"engine": "fsdp", "fsdp": "grad-op", "recompute": "full", "accumulation": 2}, SHARDED),
+    "fsdp, hybrid": (LLAMA, FIXED, {"engine": "fsdp", "fsdp": "hybrid"}, SHARDED),
     "zero-1": (LLAMA, FIXED, {"engine": "deepspeed", "zero_stage": 1}, ONE),
     "zero-2": (LLAMA, FIXED, {"engine": "deepspeed", "zero_stage": 2, "accumulation": 2}, ONE),
     "zero-3": (LLAMA, FIXED, {"engine": "deepspeed", "zero_stage": 3}, ONE | {"order check"}),
 }
 # Bytes that a case may be apart, all accounted for, where it is more than 24 of each attention layer.
-APART: Final = {"gpt2, bf16": 816, "fsdp": 84, "fsdp, lora": 64, "fsdp, grad-op": 84}
+APART: Final = {"gpt2, bf16": 816, "fsdp": 84, "fsdp, lora": 64, "fsdp, qlora": 64, "fsdp, grad-op": 84, "fsdp, hybrid": 84, "fsdp, fp16-mixed": 84}
+
+NODE: Final = 2
+"""Ranks on a node."""
+NUMBERS: Final = 256
+"""Bytes of single numbers and names of random states that a real run may hold beside its model."""
 
 
 def job(name: str) -> Job:
-    """The Job of a case; sharded ones on two ranks."""
+    """The Job of a case; sharded ones on two ranks, or on two nodes of two."""
     _, data, recipe, _ = CASES[name]
-    return Job.model_validate({"model": "two-layers", "data": data, "recipe": recipe, "gpus": 2 if "engine" in recipe else 1})
+    gpus = 1 if "engine" not in recipe else 4 if recipe.get("fsdp") == "hybrid" else 2
+    return Job.model_validate({"model": "two-layers", "data": data, "recipe": recipe, "gpus": gpus})
 
 
 class Witnesses:
-    """Processes that train for real on the CPU, one for each rank."""
+    """Processes that train for real on the CPU, one for each rank; two ranks to a node."""
 
     def __init__(self, ranks: int, folder: Path) -> None:
         with socket.socket() as free:
@@ -88,9 +100,9 @@ class Witnesses:
             port = free.getsockname()[1]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks)}
+        environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(min(ranks, NODE))}
         self._folder = folder
-        self._processes = [self._start({**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(ranks)]
+        self._processes = [self._start({**environment, "RANK": str(rank), "LOCAL_RANK": str(rank % NODE)}) for rank in range(ranks)]
 
     def _start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self._folder / f"errors-{environment['RANK']}.txt").open("wb") as errors:
@@ -144,13 +156,26 @@ def test_the_ghost_does_what_the_real_run_does(name: str, witness: Callable[[str
     for package, needed in (("deepspeed", "zero_stage" in recipe), ("peft", "method" in recipe), ("bitsandbytes", recipe.get("method") == "qlora")):
         if needed:
             pytest.importorskip(package)
-    real, ghost = witness(name), capture(job(name), config, 2)
+    real, ghost = witness(name), capture(job(name), config, NODE)
     found = compare(real, ghost, ALLOWED + (DDP_ALLOWED if name == "ddp" else ()))
     assert not found.unexplained, "\n".join(map(str, found.unexplained[:40]))
     assert found.choices == expected
     assert found.drift <= APART.get(name, 48)
     assert found.aligned > 500
     assert (ghost.header.parameters, ghost.header.trained) == (real.header.parameters, real.header.trained)
+    (real_weights, real_rest), (ghost_weights, ghost_rest) = standing(real), standing(ghost)
+    assert ghost_weights == real_weights > 0
+    assert abs(ghost_rest - real_rest) <= NUMBERS
+
+
+def standing(trace: Trace) -> tuple[int, int]:
+    """Bytes of weights, and of all else, that are alive when training begins."""
+    begin = int(np.argmax(trace.instructions["step"] >= 0))
+    births, deaths = lifetimes(trace)
+    alive = (births >= 0) & (births < begin) & (deaths >= begin)
+    weights = trace.storages["category"] == CATEGORY["weights"]
+    nbytes = trace.storages["nbytes"]
+    return int(nbytes[alive & weights].sum()), int(nbytes[alive & ~weights].sum())
 
 
 def test_the_documentation_lists_every_choice() -> None:

@@ -333,8 +333,9 @@ class TestHost:
         host = replay(script.trace(ranks=ranks, ranks_per_node=on_node), hgx).host
         assert (host.pageable_peak, host.pinned_peak, host.rounding) == (on_node * 100 * MIB, on_node * 4 * MIB, on_node * MIB)
         assert host.base == host_base(on_node).nominal
-        assert host.used_peak == host.base + on_node * 100 * MIB
-        assert host.by_category == {"loading (pageable)": on_node * 100 * MIB, "system and processes": host.base}
+        tables = on_node * 100 * MIB // 512  # 8 B for each page of 4096
+        assert host.used_peak == host.base + on_node * 100 * MIB + tables
+        assert host.by_category == {"loading (pageable)": on_node * 100 * MIB, "page tables": tables, "system and processes": host.base}
 
     def test_pinned_blocks_round_up_and_stay(self, script: Script, hgx: Machine) -> None:
         with script.phase("prepare"):
@@ -343,7 +344,8 @@ class TestHost:
         host = replay(script.trace(), hgx).host
         assert (host.pinned_peak, host.rounding) == (12 * MIB, 3 * MIB)
         assert host.by_category == {
-            "optimizer (pinned)": 5 * MIB, "rounding (pinned)": 3 * MIB, "cached (pinned)": 4 * MIB, "system and processes": host.base,
+            "optimizer (pinned)": 5 * MIB, "rounding (pinned)": 3 * MIB, "cached (pinned)": 4 * MIB, "page tables": 12 * MIB // 512,
+            "system and processes": host.base,
         }  # fmt: skip
 
     def test_says_what_does_not_fit(self, script: Script, machine: Machine) -> None:
@@ -352,9 +354,26 @@ class TestHost:
         memory = replay(script.trace(steps=1), machine)
         assert (memory.gpu.fits, memory.host.fits) == (True, False)
         assert memory.host.why is not None
-        for part in ("needs 507 GiB", "h100-sxm has 384 GiB", "optimizer (pageable), 500 GiB", "in optimizer of step 1", "stage3.py:9"):
+        for part in (
+            "needs 508 GiB",
+            "h100-sxm has 384 GiB, of which Linux leaves 378 GiB",
+            "optimizer (pageable), 500 GiB",
+            "in optimizer of step 1",
+            "stage3.py:9",
+        ):
             assert part in memory.host.why
         assert memory_fits(memory).why == memory.host.why
+
+    def test_linux_keeps_a_64th_of_the_memory_to_itself(self, machine: Machine) -> None:
+        def fits(gib: float) -> bool:
+            script = Script()
+            with script.phase("prepare"):
+                script.alloc(gib * 1024, "optimizer", "host")
+            return replay(script.trace(), machine).host.fits
+
+        capacity, base = machine.host.capacity / GIB, host_base(1).nominal / GIB
+        assert fits((capacity * 63 / 64 - base) * 512 / 513 - 0.01)
+        assert not fits((capacity * 63 / 64 - base) * 512 / 513 + 0.01)
 
 
 SIZES = st.sampled_from([100, 700, 5000, MIB // 2, MIB, 3 * MIB, 11 * MIB + 300, 25 * MIB])
@@ -396,7 +415,7 @@ class TestAnyProgram:
         self.check_gpu(memory.gpu)
         host = memory.host
         assert sum(host.by_category.values()) == host.used_peak
-        assert host.used_peak <= host.base + host.pinned_peak + host.pageable_peak
+        assert host.used_peak <= host.base + (host.pinned_peak + host.pageable_peak) * 513 / 512
         self.check_values(memory, trace, machine)
 
     def check_gpu(self, gpu: GpuMemory) -> None:

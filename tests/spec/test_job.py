@@ -129,6 +129,8 @@ def test_deepspeed_json_is_read_or_refused(content: str | None, told: str, tmp_p
         deepspeed_json(str(path))
 
 
-def test_quantised_weights_under_fsdp_are_refused_rather_than_left_dense() -> None:
-    with pytest.raises(InputError, match=r"^recipe\.engine: 'fsdp': 4-bit weights"):
-        Job.model_validate({"model": "tiny", "data": {"seq_len": 8}, "gpus": 2, "recipe": {"method": "qlora", "engine": "fsdp"}})
+def test_quantised_weights_are_offloaded_by_fsdp_alone() -> None:
+    recipe = {"method": "qlora", "engine": "fsdp", "offload": {"optimizer": "cpu", "params": "cpu"}}
+    assert Job.model_validate({**TINY, "gpus": 2, "recipe": recipe}).recipe.offload.params == "cpu"
+    with pytest.raises(InputError, match=r"^recipe\.offload\.params: 'cpu': DeepSpeed offloads no NF4 weights"):
+        Job.model_validate({**TINY, "gpus": 2, "recipe": {**recipe, "engine": "deepspeed", "zero_stage": 3}})

@@ -27,7 +27,8 @@ def prediction(lasting: float, activations: float, capacity: float = 100.0, host
     gpu = GpuMemory(*[used] * 5, 0, 0, used, int(capacity), gpu_fits, None, moment, at_peak, (), curve)
     memory = Memory(gpu, HostMemory(int(host), 0, 0, 0, 100, host_fits, None, {}))
     trace: Any = None
-    return Prediction(Run("predicted", {}, {}, Fits(gpu_fits, host_fits), {}), memory, trace)
+    timing: Any = None
+    return Prediction(Run("predicted", {}, {}, Fits(gpu_fits, host_fits), {}), memory, trace, timing)
 
 
 def job(**recipe: Any) -> Job:

@@ -262,7 +262,7 @@ class TestOutput:
         assert "the exam" in printed
         assert "GPTQ" in printed
 
-    @pytest.mark.parametrize(("arguments", "words"), [(["valdation"], "did you mean validation?"), (["validation", "--group", "x"], "--group: 'x'")])
+    @pytest.mark.parametrize(("arguments", "words"), [(["valdation"], "did you mean validation"), (["validation", "--group", "x"], "--group: 'x'")])
     def test_a_wrong_name_is_one_line(self, arguments: list[str], words: str) -> None:
         done = subprocess.run([sys.executable, "-m", "membound", "study", *arguments], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stdout) == (1, "")

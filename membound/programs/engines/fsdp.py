@@ -11,7 +11,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 
 from membound.errors import InputError
 from membound.programs import adapters, models, optimizers
-from membound.programs.engines.base import with_adapters
+from membound.programs.engines.base import load_model, with_adapters
 from membound.programs.engines.plain import Plain
 from membound.programs.world import World
 from membound.spec.job import Job
@@ -21,13 +21,15 @@ class Fsdp(Plain):
     """As `Plain`, over a sharded model; precision is FSDP's own, not autocast."""
 
     def __init__(self, job: Job, config: dict[str, Any], world: World) -> None:
-        with world.watcher.phase("load"), torch.device("meta"):
-            self.model = with_adapters(models.build(job, config, world), job)
+        quantised = job.recipe.method == "qlora"
+        with world.watcher.phase("load"):
+            self.model = load_model(job, config, world) if quantised else _shapes_alone(job, config, world)
         with world.watcher.phase("prepare"):
             self.module = shard(self.model, job, world)
-            materialise(self.module, job, world)
+            if not quantised:
+                materialise(self.module, job, world)
             self.optimizer = optimizers.make(self.module.parameters(), job.recipe)
-            self.scaler = None
+            self.scaler = torch.amp.GradScaler(world.device.type) if job.recipe.precision == "fp16-mixed" else None
         self._job, self._device = job, world.device
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -38,6 +40,11 @@ class Fsdp(Plain):
         # Gathered one by one, each to the host before the next: what accelerate's FSDP2 state dict does with cpu_offload.
         state = adapters.trained_state(self.model, self._job.recipe)
         return {name: whole(tensor).detach().cpu() for name, tensor in state.items()}
+
+
+def _shapes_alone(job: Job, config: dict[str, Any], world: World) -> nn.Module:
+    with torch.device("meta"):
+        return with_adapters(models.build(job, config, world), job)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -54,22 +54,25 @@ class Plain(Engine):
         return on_host(adapters.trained_state(self.model, self._job.recipe))
 
     def tensors(self, category: Category) -> Iterable[torch.Tensor]:
+        # One after the other, and only if asked: walking a large model takes milliseconds, which a measured step must not pay.
         match category:
             case "weights":
-                return [*self.module.parameters(), *self.module.buffers(), *quantised_states(self.module)]
+                yield from self.module.parameters()
+                yield from self.module.buffers()
+                yield from quantised_states(self.module)
             case "gradients":
-                return [p.grad for p in self.module.parameters() if p.grad is not None]
+                yield from (p.grad for p in self.module.parameters() if p.grad is not None)
             case "optimizer":
-                return optimizer_states(self.optimizer)
+                yield from optimizer_states(self.optimizer)
             case "communication":
-                return []
+                return
 
 
 def quantised_states(module: nn.Module) -> list[torch.Tensor]:
-    """The scales and codes that stand beside 4-bit weights."""
+    """The scales and codes that stand beside 4-bit weights; each layer keeps its own, whatever an engine makes of the weight."""
     found: list[torch.Tensor] = []
-    for parameter in module.parameters():
-        state = vars(parameter).get("quant_state")
+    for layer in module.modules():
+        state = vars(layer).get("quant_state")
         while state is not None:
             found += [t for t in (state.absmax, state.code, state.offset) if isinstance(t, torch.Tensor)]
             state = state.state2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from typing import Final
@@ -44,13 +45,13 @@ class Row:
         return self.attention.partition("kernels=")[2]
 
 
-def read() -> list[Row]:
-    """All rows, in the order of the file. Raises `RecordError` if two share an id."""
-    text = resources.files("membound.study").joinpath(_FILE).read_text(encoding="utf-8")
+def read(file: str = _FILE) -> list[Row]:
+    """All rows, in the order of `file`. Raises `RecordError` if two share an id."""
+    text = resources.files("membound.study").joinpath(file).read_text(encoding="utf-8")
     rows = [_row(entry) for entry in csv.DictReader(text.splitlines())]
-    twice = {row.id for row in rows if sum(other.id == row.id for other in rows) > 1}
+    twice = {name for name, count in Counter(row.id for row in rows).items() if count > 1}
     if twice:
-        raise RecordError(f"{_FILE}: {', '.join(sorted(twice))} stand there twice")
+        raise RecordError(f"{file}: {', '.join(sorted(twice))} stand there twice")
     return rows
 
 

@@ -1,0 +1,1 @@
+"""Recorded machines: what the sensors of a real one answered once, replayed anywhere, with simulated faults or without."""

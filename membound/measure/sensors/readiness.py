@@ -1,0 +1,29 @@
+"""Whether HBM bytes could be counted here, without starting to: counting holds the GPU's clocks."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from typing import Final
+
+from membound.measure.sensors.files import Files
+
+# The driver's own settings (gpuopenanalytics/pynvml#19): RmProfilingAdminOnly: 1 lets administrators alone read counters.
+_PARAMETERS: Final = "/proc/driver/nvidia/params"
+_RESTRICTED: Final = re.compile(r"^RmProfilingAdminOnly:\s*1\s*$", re.MULTILINE)
+_LIFT: Final = "load the driver with NVreg_RestrictProfilingToAdminUsers=0 (/etc/modprobe.d), or run as root"
+PACKAGE_CURE: Final = "pip install 'membound[counters]'"
+
+
+def counting(files: Files) -> tuple[str, str]:
+    """What stands in the way of counting HBM bytes, and its cure; both empty where nothing is seen to."""
+    if importlib.util.find_spec("cupti") is None:
+        return "CUPTI is not installed", PACKAGE_CURE
+    try:
+        parameters = files.text(_PARAMETERS)
+    except OSError:
+        return "the driver does not tell its settings", ""
+    if _RESTRICTED.search(parameters) and os.geteuid() != 0:
+        return "the driver lets administrators alone read performance counters", _LIFT
+    return "", ""

@@ -1,0 +1,143 @@
+"""Values from the sampler's curves: means over the counted steps, peaks over the whole Run. Each names its sensor and tier."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from membound import units
+from membound.measure.evidence import NO_STEPS, Evidence, Floats, Values, exact, spread
+from membound.run.schema import Missing, Value
+
+# Data transfers per memory clock as NVIDIA's driver states that clock, for HBM and GDDR alike: 2619 MHz x 2 x 5120 bit is an H100's 3.35 TB/s
+# (H100 data sheet).
+_TRANSFERS: Final = 2
+# Quantity, table and curve of each mean over the counted steps.
+_MEANS: Final = {
+    "gpu.busy": ("gpu", "busy"),
+    "cpu.utilisation.mean": ("host", "cpu.utilisation"),
+    "host.memory.bandwidth.mean": ("host", "memory.bandwidth"),
+    "hbm.utilisation.mean": ("gpu", "hbm.utilisation"),
+    "pcie.bandwidth.h2d.mean": ("gpu", "pcie.h2d"),
+    "pcie.bandwidth.d2h.mean": ("gpu", "pcie.d2h"),
+    "nvlink.bandwidth.mean": ("gpu", "nvlink.sent"),
+    "gpu.power.mean": ("gpu", "power"),
+    "gpu.temperature.mean": ("gpu", "temperature.gpu"),
+    "hbm.temperature.mean": ("gpu", "temperature.hbm"),
+}
+# Quantity and curve of each peak over the whole Run, of the GPU where it is highest.
+_PEAKS: Final = {
+    "gpu.power.peak": "power",
+    "gpu.temperature.peak": "temperature.gpu",
+    "hbm.temperature.peak": "temperature.hbm",
+    "hbm.utilisation.peak": "hbm.utilisation",
+}
+
+
+def values(evidence: Evidence) -> Values:
+    """Traffic, power, heat and load."""
+    found: Values = {name: _mean(evidence, name, *curve) for name, curve in _MEANS.items()}
+    found |= {name: _peak(evidence, name, curve) for name, curve in _PEAKS.items()}
+    return found | _traffic(evidence) | {"gpu.energy.step": _energy(evidence)}
+
+
+def per_gpu(evidence: Evidence, curve: str) -> list[tuple[Floats, Floats]]:
+    """Times and values of a curve inside the window, for each GPU that the job used and that has any."""
+    found = [evidence.curve("gpu", curve, gpu, evidence.window) for gpu in evidence.gpus]
+    return [each for each in found if each[0].size]
+
+
+def _mean(evidence: Evidence, name: str, table: str, curve: str) -> Value | Missing:
+    if table == "gpu":
+        means = np.array([float(each.mean()) for _, each in per_gpu(evidence, curve)])
+    else:
+        _, each = evidence.curve(table, curve, inside=evidence.window)
+        means = np.array([float(each.mean())]) if each.size else np.empty(0)
+    if not means.size:
+        return Missing(evidence.reason(table, curve))
+    return spread(name, float(means.mean()), means, f"{_basis(evidence, table, curve)}, mean over {_when(evidence)}")
+
+
+def _peak(evidence: Evidence, name: str, curve: str) -> Value | Missing:
+    highest = [float(each.max()) for gpu in evidence.gpus if (each := evidence.curve("gpu", curve, gpu)[1]).size]
+    if not highest:
+        return Missing(evidence.reason("gpu", curve))
+    return exact(name, max(highest), f"{_basis(evidence, 'gpu', curve)}, highest of the whole run")
+
+
+def _traffic(evidence: Evidence) -> Values:
+    """Bytes and bandwidths of HBM: counted where the curves hold bytes, else from the share of the peak that the driver tells."""
+    read, write = per_gpu(evidence, "hbm.read"), per_gpu(evidence, "hbm.write")
+    if not read or len(read) != len(write):
+        return _from_share(evidence)
+    basis = _basis(evidence, "gpu", "hbm.read")
+    both = [np.asarray(r + w) for (_, r), (_, w) in zip(read, write, strict=True) if r.size == w.size]
+    found: Values = {}
+    for way, curves in {"read": read, "write": write}.items():
+        rates = np.array([float(each.mean()) for _, each in curves])
+        found[f"hbm.traffic.{way}"] = _a_step(evidence, f"hbm.traffic.{way}", rates, basis)
+    if both:
+        means = np.array([each.mean() for each in both])
+        found["hbm.bandwidth.mean"] = spread("hbm.bandwidth.mean", float(means.mean()), means, f"{basis}, mean over {_when(evidence)}")
+        found["hbm.bandwidth.peak"] = exact("hbm.bandwidth.peak", max(float(each.max()) for each in both), f"{basis}, highest bin")
+    return found
+
+
+def _a_step(evidence: Evidence, name: str, rates: Floats, basis: str) -> Value | Missing:
+    window = evidence.window
+    if not window.steps:
+        return Missing(f"{NO_STEPS}: bytes a step cannot be told")
+    seconds = (window.end - window.start) / window.steps
+    return spread(name, float(rates.mean()) * seconds, rates * seconds, f"{basis}, mean rate times the time of a step")
+
+
+def _from_share(evidence: Evidence) -> Values:
+    reason = Missing(evidence.reason("gpu", "hbm.read"))
+    found: Values = dict.fromkeys(("hbm.traffic.read", "hbm.traffic.write", "hbm.bandwidth.mean", "hbm.bandwidth.peak"), reason)
+    shares, peak = per_gpu(evidence, "hbm.utilisation"), _peak_bandwidth(evidence)
+    if not shares or peak is None:
+        return found
+    basis = f"{_basis(evidence, 'gpu', 'hbm.utilisation')}, times the peak bandwidth at the memory clock"
+    means = np.array([float(each.mean()) for _, each in shares]) * peak
+    found["hbm.bandwidth.mean"] = spread("hbm.bandwidth.mean", float(means.mean()), means, f"{basis}, mean over {_when(evidence)}")
+    found["hbm.bandwidth.peak"] = exact("hbm.bandwidth.peak", max(float(each.max()) for _, each in shares) * peak, f"{basis}, highest reading")
+    return found
+
+
+def _peak_bandwidth(evidence: Evidence) -> float | None:
+    """Of one GPU at the memory clock that the sampler saw, B/s; None where the bus is not known."""
+    hbm = evidence.plan.machine.get("gpu", {}).get("hbm", {})
+    buses = [card["memory_bus_bit"] for card in evidence.cards if card["gpu"] in evidence.gpus and card.get("memory_bus_bit")]
+    bus = hbm.get("bus_width") or min(buses, default=None)
+    clocks = per_gpu(evidence, "clock.memory")
+    if not bus or not clocks:
+        return None
+    clock = float(np.median(np.concatenate([each for _, each in clocks])))
+    return clock * float(hbm.get("transfers_per_clock", _TRANSFERS)) * float(bus) / 8
+
+
+def _energy(evidence: Evidence) -> Value | Missing:
+    """From the counter's first to its last reading inside the window, per step."""
+    name, window = "gpu.energy.step", evidence.window
+    if not window.steps:
+        return Missing(f"{NO_STEPS}: energy a step cannot be told")
+    counters = [(times, each) for times, each in per_gpu(evidence, "energy") if times[-1] > times[0]]
+    seconds = (window.end - window.start) / window.steps
+    if counters:
+        rates = np.array([(each[-1] - each[0]) / (times[-1] - times[0]) for times, each in counters]) * seconds
+        return spread(name, float(rates.mean()), rates, f"{_basis(evidence, 'gpu', 'energy')}, difference over {_when(evidence)}, a step")
+    powers = np.array([float(each.mean()) for _, each in per_gpu(evidence, "power")]) * seconds
+    if powers.size:
+        return spread(name, float(powers.mean()), powers, f"{_basis(evidence, 'gpu', 'power')}, mean times the time of a step")
+    return Missing(evidence.reason("gpu", "energy"))
+
+
+def _basis(evidence: Evidence, table: str, curve: str) -> str:
+    tier, source, period = evidence.origin(table, curve)
+    every = f", new every {units.show(period, 's', 2)}" if period else ""
+    return f"{tier}: {source}{every}" if tier else source
+
+
+def _when(evidence: Evidence) -> str:
+    return f"{evidence.window.steps} steps" if evidence.window.steps else "the whole run"
