@@ -1,6 +1,6 @@
 """Compare the laws of all kernels but matmuls and attention with what measure_kernels.py measured on a GPU of the catalogue.
 
-    python validation/compare_streaming.py KERNELS.csv GPU [--worst N] [--markdown]     GPU as in `membound catalogue machines`, such as h100-sxm
+    python validation/compare_streaming.py GPU KERNELS.csv ... [--worst N] [--markdown]     GPU as in `membound catalogue machines`, such as h100-sxm
 
 What is larger than the L2 is compared warm, called again and again: all of it comes from HBM. What is smaller is compared cold, once after a flush
 that leaves the L2 full of lines to be written back: every byte comes from HBM and pushes such a line out; less what an empty pair of events takes.
@@ -26,14 +26,17 @@ from membound.spec import catalogue
 from membound.spec.machine import Gpu
 
 Row = dict[str, str]
-FAMILIES = ("pointwise", "copy", "reduction", "norm", "softmax", "loss", "embedding", "indexing", "optimizer", "convolution", "recurrent")
+FAMILIES = (
+    "pointwise", "copy", "reduction", "norm", "softmax", "loss", "embedding", "indexing", "optimizer", "quantised", "convolution", "recurrent"
+)  # fmt: skip
 # Timed through torch.autograd.grad, whose host work an event pair around one call sees.
 AUTOGRAD = (
     "aten.convolution_backward", "aten.cudnn_batch_norm_backward", "aten.native_layer_norm_backward", "aten.nll_loss_backward", "aten._cudnn_rnn"
 )  # fmt: skip
 # Copies within the GPU stand in the file under a name of their own.
 OPERATORS = {
-    "copy_d2d": "aten.copy_.default", "aten._fused_rms_norm": "aten._fused_rms_norm.default", "AdamW.step fused": "aten._fused_adamw_.default"
+    "copy_d2d": "aten.copy_.default", "bitsandbytes.dequantize_4bit": "bitsandbytes.dequantize_4bit.default",
+    "aten._fused_rms_norm": "aten._fused_rms_norm.default", "AdamW.step fused": "aten._fused_adamw_.default"
 }  # fmt: skip
 
 
@@ -64,11 +67,12 @@ class Found:
 def call(row: Row) -> Call | None:
     """What the operator of `row` reads and writes; None for sequences of operators and what the laws here do not price."""
     op = OPERATORS.get(row["op"], row["op"])
-    if row["family"] not in FAMILIES or not op.startswith("aten.") or "+aten" in op or "pageable" in row["notes"]:
+    if row["family"] not in FAMILIES or not op.startswith(("aten.", "bitsandbytes.dequantize_4bit.")) or "+aten" in op or "pageable" in row["notes"]:
         return None
     make = {
         "pointwise": _pointwise, "copy": _pointwise, "reduction": _reduction, "norm": _norm, "softmax": _rows, "loss": _loss,
-        "embedding": _embedding, "indexing": _indexing, "optimizer": _lists, "convolution": _convolution, "recurrent": _recurrent,
+        "embedding": _embedding, "indexing": _indexing, "optimizer": _lists, "quantised": _quantised,
+        "convolution": _convolution, "recurrent": _recurrent,
     }  # fmt: skip
     return make[row["family"]](op, row)
 
@@ -151,6 +155,11 @@ def _lists(op: str, row: Row) -> Call:
     return Call(op, (one,) * lists * count, (out,) * count)
 
 
+def _quantised(op: str, row: Row) -> Call:
+    dims = tuple(_sizes(row))
+    return Call(op, (("uint8", (dims[0] * dims[1] // 2, 1)),), (("bfloat16", dims),), even=False)
+
+
 def _convolution(op: str, row: Row) -> Call:
     batch, inside, out, side, kernel, stride = _sizes(row)
     small = -(-side // stride)
@@ -189,10 +198,14 @@ def _written(one: Call) -> float:
     return float(sum(size[dtype] * np.prod(dims, dtype=np.float64) for dtype, dims in one.writes))
 
 
-def compare(file: Path, gpu: Gpu) -> list[Found]:
-    """All rows that a law here prices, cold and warm."""
+def read(file: Path) -> list[Row]:
     with file.open(newline="") as opened:
-        rows = [row for row in csv.DictReader(opened) if row["seconds_warm"] and row["bytes"]]
+        return [row for row in csv.DictReader(opened) if row["seconds_warm"] and row["bytes"]]
+
+
+def compare(files: list[Path], gpu: Gpu) -> list[Found]:
+    """All rows that a law here prices."""
+    rows = [row for file in files for row in read(file)]
     empty = next(float(row["seconds_cold"]) for row in rows if row["op"] == "nothing")
     found = []
     for row in rows:
@@ -237,12 +250,12 @@ def show(found: list[Found], worst: int, markdown: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path)
     parser.add_argument("gpu")
+    parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--worst", type=int, default=20)
     parser.add_argument("--markdown", action="store_true")
     asked = parser.parse_args()
-    show(compare(asked.file, catalogue.machine(asked.gpu).gpu), asked.worst, asked.markdown)
+    show(compare(asked.files, catalogue.machine(asked.gpu).gpu), asked.worst, asked.markdown)
 
 
 if __name__ == "__main__":

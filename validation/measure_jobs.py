@@ -69,6 +69,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "llama-7b-full-adamw-4x512": job("llama-7b", 4, 512, precision="bf16"),
     "llama-7b-full-fused-4x2048-recompute": job("llama-7b", 4, 2048, precision="bf16", optimizer="adamw-fused", recompute="full"),
     "llama-7b-qlora-4x512": job("llama-7b", 4, 512, method="qlora"),
+    "llama-3.2-1b-qlora-4x1024": job("llama-3.2-1b", 4, 1024, method="qlora"),
     "llama-7b-qlora-2x2048-recompute": job("llama-7b", 2, 2048, method="qlora", recompute="full"),
     "llama-7b-lora-16x512-recompute": lora("llama-7b", 16, 512, recompute="full"),
     "llama-7b-lora-1x256": lora("llama-7b", 1, 256),

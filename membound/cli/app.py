@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from membound import __version__
-from membound.cli import catalogue, compare, doctor, measure, predict, report, restore, study, sweep
+from membound.cli import calibrate, catalogue, compare, doctor, measure, predict, report, restore, study, sweep
 from membound.cli.output import discard_output, write
 from membound.errors import MemboundError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("measure", cls=measure.MeasureCommand)(measure.measure)
 app.command("sweep")(sweep.sweep)
+app.command("calibrate")(calibrate.calibrate)
 app.command("compare")(compare.compare)
 app.command("study")(study.study)
 app.command("catalogue")(catalogue.catalogue)

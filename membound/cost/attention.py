@@ -14,6 +14,7 @@ import numpy as np
 
 from membound.cost import dtypes
 from membound.cost.law import Array, Kernels, Priced, Shape, soft_roofline
+from membound.cost.profile import profile_of
 from membound.cost.tiles import Rates
 from membound.spec.machine import Architecture, Gpu
 
@@ -143,7 +144,8 @@ def price(kernels: Kernels, gpu: Gpu, backward: bool) -> Priced:
     whole, batch, queries, keys = whole / rows, batch * rows, queries / rows, keys / rows
     rate = peak * share * np.where(causal, slow, 1.0) * np.where(masked, bias, 1.0)
     compute = _blocks(whole, batch * heads, queries, keys, causal, start, gpu.sms, _QUERIES[backward]) / rate
-    return soft_roofline(compute, kernels.hbm / (gpu.hbm.bandwidth * memory), fixed, _SHARPNESS, _BAND)
+    found = soft_roofline(compute, kernels.hbm / (gpu.hbm.bandwidth * memory), fixed, _SHARPNESS, _BAND)
+    return found.times(profile_of(gpu).factor("attention_backward" if backward else "attention_forward"))
 
 
 def kernel_seconds(batch: Array, heads: Array, tokens: Array, width: Array, moved: Array, share: Array, start: float, rates: Rates) -> Array:

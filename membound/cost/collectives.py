@@ -14,6 +14,7 @@ import numpy as np
 from membound.cost import calibration
 from membound.cost.law import Array
 from membound.cost.neighbours import Table
+from membound.cost.profile import profile_of
 from membound.cost.resources import Spent
 from membound.cost.resources import spent as split
 from membound.spec.machine import Machine
@@ -42,7 +43,9 @@ def spent(ops: list[str], nbytes: Array, ranks: Array, machine: Machine) -> Spen
     kinds = np.array([kind_of(op) for op in ops], np.str_)
     local = np.minimum(count, machine.gpus)
     nodes = np.ceil(count / machine.gpus)
-    fixed, inside = _within(kinds, size, local, machine)
+    # Calibrated within a node: what goes between nodes keeps its price.
+    factor = profile_of(machine.gpu).factor("collectives")
+    fixed, inside = (factor * each for each in _within(kinds, size, local, machine))
     hops, outside = _between(kinds, size, count, local, nodes, machine)
     # Rings pass through nodes and ports in one pipeline: the slower of the two sets the pace.
     by_network = outside > inside

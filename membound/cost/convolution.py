@@ -6,9 +6,10 @@ from typing import Final, final
 
 import numpy as np
 
+from membound.cost.calibrated import Calibrated
 from membound.cost.dtypes import convolution_peak
-from membound.cost.law import Kernels, Law, Priced, Shape, soft_roofline
-from membound.cost.profile import profile_of
+from membound.cost.law import Kernels, Priced, Shape, soft_roofline
+from membound.cost.profile import Profile
 from membound.spec.machine import Gpu
 
 # As of matrix products (membound.cost.matmul).
@@ -25,19 +26,22 @@ _STRIDED = 0.65
 
 
 @final
-class Convolution(Law):
+class Convolution(Calibrated):
     """Convolutions of any dimension, forward and backward."""
 
     family = "convolution"
+    efficiency_of = "compute"
 
     def knows(self, op: str) -> bool:
         return op.startswith(("aten.convolution", "aten.cudnn_convolution", "aten._convolution", "aten.conv_transpose"))
 
-    def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
-        profile = profile_of(gpu)
+    def rates(self, kernels: Kernels) -> list[str]:
+        return [_rate(_weight(reads, "backward" in op)) for op, reads in zip(kernels.op, kernels.reads, strict=True)]
+
+    def priced(self, kernels: Kernels, gpu: Gpu, profile: Profile) -> Priced:
         backward = np.array(["backward" in op for op in kernels.op])
         weights = [_weight(reads, bool(back)) for reads, back in zip(kernels.reads, backward, strict=True)]
-        rates = [profile.rate(_rate(weight)) for weight in weights]
+        rates = [profile.rate(name) for name in self.rates(kernels)]
         efficiency, fixed, band = (np.array([getattr(rate, field) for rate in rates], np.float64) for field in ("efficiency", "fixed", "band"))
         tile = np.array([_fill(*each) for each in zip(kernels.reads, weights, backward.tolist(), strict=True)])
         peak = np.array([convolution_peak(gpu, weight[0]) for weight in weights])

@@ -123,7 +123,8 @@ class _Cache:
             return
         self._held[block] = [nbytes, dirty]
         self._used += nbytes
-        self._shrink()
+        if self._used > self._capacity:
+            self._shrink()
 
     def _grow(self, block: int, entry: list[int], nbytes: int, dirty: int) -> None:
         if nbytes > self._capacity:
@@ -137,10 +138,12 @@ class _Cache:
 
     def _pass(self, nbytes: int, dirty: int) -> None:
         """A stream larger than the cache goes through it and sweeps it clean; its own end, which stays, is not read first next time."""
-        self.spilled += sum(entry[1] for entry in self._held.values()) + dirty
-        self._held.clear()
-        self._dead.clear()
-        self._used = 0
+        self.spilled += dirty
+        if self._held:
+            self.spilled += sum([entry[1] for entry in self._held.values()])
+            self._held.clear()
+            self._dead.clear()
+            self._used = 0
 
     def _shrink(self) -> None:
         while self._used > self._capacity:

@@ -16,6 +16,7 @@ import numpy as np
 from membound.cost import calibration
 from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
 from membound.cost.neighbours import Table
+from membound.cost.profile import profile_of
 from membound.cost.tiles import Rates, tiled
 from membound.spec.machine import DType, Gpu
 
@@ -134,14 +135,15 @@ def _of_one_type(m: Array, n: Array, k: Array, batch: Array, touched: Array, hbm
     rates = Rates.of(gpu, dtype)
     if dtype not in _TENSOR:
         slower = replace(rates, arithmetic=rates.arithmetic * _PLAIN)
-        return roofline(tiled(m, n, k, batch, slower, _PLAIN_STEP), touched, hbm, rates, _BAND_PLAIN)
+        plain = roofline(tiled(m, n, k, batch, slower, _PLAIN_STEP), touched, hbm, rates, _BAND_PLAIN)
+        return plain.times(profile_of(gpu).factor("matmul_fp32"))
     stands = calibration.basis(gpu)
     # A batch of small products fills the GPU as one product of as many rows does.
     factor = np.exp(efficiency(stands.gpu).at(m * batch, n, k))
     # The rate of rows that begin anywhere was measured as it is, with no table beside it.
     arithmetic = np.maximum(tiled(m, n, k, batch, rates) * _NORMAL, _ragged(m, n, k, batch, rates) / factor)
     drawn = roofline(arithmetic, touched, hbm, rates, _BAND_OWN if stands.own else _BAND_NEIGHBOUR)
-    return Priced(drawn.seconds * factor, drawn.compute, drawn.memory, drawn.fixed, drawn.band)
+    return drawn.times(factor * profile_of(gpu).factor("matmul"))
 
 
 def _ragged(m: Array, n: Array, k: Array, batch: Array, rates: Rates) -> Array:

@@ -80,7 +80,8 @@ def _sizes(shapes: tuple[Shape, ...]) -> list[int]:
 
 def _tails(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> float:
     if not _many(op):
-        return _LEAST
+        # `fixed` of the rate for single tensors is one kernel's; that of lists, a whole chunk's.
+        return 1.0 if _rate(op) == "optimizer_8bit" else _LEAST
     sizes = _sizes(_list(op, reads, writes)) or [1]
     lists = max(round(len(reads) / len(sizes)), 1) + (0 if op.rpartition(".")[0].endswith("_") or "norm" in op else 1)
     launches = math.ceil(len(sizes) / _TENSORS[min(lists, len(_TENSORS)) - 1])

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost import ddr
+from membound.cost.profile import profile_of
 from membound.cost.resources import Spent, spent
 from membound.spec.machine import Machine
 
@@ -30,12 +31,14 @@ def copy_seconds(nbytes: Floats, pinned: npt.NDArray[np.bool_], machine: Machine
     `pinned`: whether the host's end is page-locked.
     """
     link = machine.links.pcie
-    rate = link.bandwidth * _EFFICIENCY / min(link.shared_by, ranks_on_node)
+    profile = profile_of(machine.gpu)
+    rate = link.bandwidth * _EFFICIENCY / profile.factor("pcie") / min(link.shared_by, ranks_on_node)
     over_link = nbytes / rate
     over_dimms = nbytes / ddr.share(machine.host, ranks_on_node)
     slower = over_dimms > over_link
     staging = np.where(pinned, 0.0, nbytes / _STAGING)
+    latency = np.full_like(over_link, _LATENCY if profile.copy_latency is None else profile.copy_latency)
     zero = np.zeros_like(over_link)
     return spent(
-        pcie=np.where(slower, zero, over_link), ddr=np.where(slower, over_dimms, zero), host_compute=staging, fixed=np.full_like(over_link, _LATENCY)
+        pcie=np.where(slower, zero, over_link), ddr=np.where(slower, over_dimms, zero), host_compute=staging, fixed=latency
     )  # fmt: skip

@@ -27,6 +27,8 @@ class Energy:
     """J per operation of 16-bit products, registers and shared memory included."""
     plain: float
     """J per operation outside the tensor cores."""
+    element: float
+    """J per element that a kernel without products goes through: loaded, converted, changed, stored."""
     read: float
     """J per byte from HBM, the way to the processors included."""
     written: float
@@ -40,8 +42,10 @@ class Energy:
 
 # Our own readings on one H100 SXM, 1.5 s each (validation/kernels/h100-sxm.csv, family power). 125 W with a context and nothing running, 70 W in the
 # catalogue. Random bf16 products of 8192^3: 681 W at 666 TFLOP/s, 55 W of it for HBM and L2. A weight of 16384^2 read by 16 rows: 552 W at
-# 2.91 TB/s and 47 TFLOP/s. zero_: 406 W at 3.29 TB/s written. A copy within the L2: 386 W at 4.82 TB/s. fp32 products: 677 W at 50 TFLOP/s.
-_HOPPER: Final = Energy(55.0, 0.79e-12, 10.5e-12, 135e-12, 85e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
+# 2.91 TB/s and 47 TFLOP/s. A copy: 504 W at 3.0 TB/s; a sum: 569 W at 3.05; zero_: 406 W at 3.29, the one that these constants miss, by 12 %.
+# SiLU of bf16: 685 W out of HBM at 3.02 TB/s, 513 W out of the L2 at 3.25: 260 pJ an element in both, taken for other pointwise kernels too.
+# A copy within the L2: 386 W at 4.82 TB/s. fp32 products: 677 W at 50 TFLOP/s.
+_HOPPER: Final = Energy(55.0, 0.79e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
 
 # J per byte sent over NVLink or PCIe, one GPU's share: some 5 pJ a bit across a board, of which NVLink-C2C's 1.3 pJ a bit within a package is the
 # floor (NVIDIA, Hot Chips 34); an assumption.
@@ -59,8 +63,8 @@ def energy_of(gpu: Gpu) -> Energy:
     # Discrete GDDR6 and GDDR6X cost some two to three times HBM's energy per bit (Micron, "GDDR6X" technical brief: 7.25 pJ a bit at the pins).
     pins = 2.0 if gpu.hbm.kind.startswith("GDDR") else 1.0
     return Energy(
-        _HOPPER.active * board, _HOPPER.tensor * ratio, _HOPPER.plain * ratio, _HOPPER.read * pins, _HOPPER.written * pins, _HOPPER.cached, 0.3,
-        "an H100's energy per operation and byte, scaled by board power over peak rate",
+        _HOPPER.active * board, _HOPPER.tensor * ratio, _HOPPER.plain * ratio, _HOPPER.element * ratio, _HOPPER.read * pins,
+        _HOPPER.written * pins, _HOPPER.cached, 0.3, "an H100's energy per operation and byte, scaled by board power over peak rate",
     )  # fmt: skip
 
 
@@ -72,6 +76,8 @@ class Load:
     """FLOP/s of 16-bit products."""
     plain: Floats
     """Other FLOP/s."""
+    elements: Floats
+    """Elements per second of kernels without products."""
     read: Floats
     """B/s from HBM."""
     written: Floats
@@ -87,12 +93,27 @@ def board_power(gpu: Gpu, load: Load) -> Floats:
     cost = energy_of(gpu)
     still = gpu.power.idle + cost.active
     moved = cost.read * load.read + cost.written * load.written + cost.cached * load.cached + _LINK * load.links
-    return np.asarray(still + cost.tensor * load.tensor + cost.plain * load.plain + moved, np.float64)
+    return np.asarray(still + cost.tensor * load.tensor + cost.plain * load.plain + cost.element * load.elements + moved, np.float64)
 
 
-def core_clock(gpu: Gpu, power: Floats) -> Floats:
-    """Core clock that keeps the board within its limit where it would draw `power`, Hz: what is above idle falls with the cube of the clock."""
+# Board limits of the GPUs whose matrix products were measured, W (data sheets): what those boards had to throttle is in the measured times already.
+_MEASURED_AT: Final[dict[str, float]] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1000.0, "ada": 350.0}
+
+
+def throttle(gpu: Gpu, power: Floats) -> float:
+    """Core clock over the measured board's, 1 at most, where a board of this limit would draw `power` on average without one."""
+    limit = _MEASURED_AT.get(gpu.architecture, gpu.power.limit)
+    if gpu.hbm.kind.startswith("GDDR") or gpu.power.limit >= limit:
+        return 1.0
+    return float((core_clock(gpu, power) / core_clock(gpu, power, limit)).mean())
+
+
+def core_clock(gpu: Gpu, power: Floats, limit: float | None = None) -> Floats:
+    """Core clock that keeps the board within its limit where it would draw `power`, Hz: what is above idle falls with the cube of the clock.
+
+    `limit` in place of the board's own, W.
+    """
     still = gpu.power.idle + energy_of(gpu).active
-    room = max(gpu.power.limit - still, 1.0)
+    room = max((limit or gpu.power.limit) - still, 1.0)
     over = np.maximum((power - still) / room, 1.0)
     return np.asarray(gpu.clock.max / np.cbrt(over), np.float64)

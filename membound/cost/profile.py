@@ -10,7 +10,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,8 @@ from membound.errors import InputError, RecordError
 from membound.spec.machine import Gpu
 
 SCHEMA: Final = 1
+FACTORS: Final = ("matmul", "matmul_fp32", "attention_forward", "attention_backward", "pcie", "collectives")
+"""Laws whose constants are not in a profile but beside them: products with tensor cores and without, fused attention, copies, NCCL."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,24 @@ class Profile:
     """Host seconds by kind of call: see `membound.cost.launch`."""
     borrowed: bool = False
     """Whether this is another GPU's profile."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """Measured time over that of a law with constants of its own, by law; 1 where none was measured. Names: `FACTORS`."""
+    copy_latency: float | None = None
+    """s; the smallest copy between host and GPU; None where it was not measured."""
+    unmeasured: tuple[str, ...] = ()
+    """Families whose rates are those of the profile that this one was fitted from, for want of measurements."""
+    path: str | None = None
+    """The user's own file; None for those that ship."""
+
+    def factor(self, law: str) -> float:
+        """What the law `law` of `FACTORS` multiplies its times by."""
+        return self.factors.get(law, 1.0)
+
+    def note(self) -> str:
+        """What the basis of a prediction adds where this is not the GPU's own shipped profile; else empty."""
+        if self.borrowed:
+            return f"; efficiencies of {self.gpu}, for want of its own"
+        return f"; calibrated here: {self.path}" if self.path else ""
 
     def rate(self, family: str) -> Rate:
         """The rate of `family`. Raises `RecordError`."""
@@ -72,7 +92,15 @@ def folder() -> Path:
 
 def profile_of(gpu: Gpu) -> Profile:
     """The user's own profile of `gpu`, else the shipped one, else that of its nearest relative."""
-    found = _known()
+    return _nearest(gpu, _known())
+
+
+def shipped(gpu: Gpu) -> Profile:
+    """The shipped profile of `gpu`, else that of its nearest relative, whatever the user has measured."""
+    return _nearest(gpu, _read_all("", ()))
+
+
+def _nearest(gpu: Gpu, found: Mapping[str, Profile]) -> Profile:
     if gpu.name in found:
         return found[gpu.name]
     relative = _RELATIVES.get(gpu.name) or _BY_ARCHITECTURE.get(gpu.architecture, "h100-sxm")
@@ -85,7 +113,8 @@ _BY_ARCHITECTURE: Final[dict[str, str]] = {"hopper": "h100-sxm"}
 
 
 def _borrowed(profile: Profile) -> Profile:
-    return replace(profile, borrowed=True)
+    # What one card's products, attention and links take beside their laws says nothing of another's.
+    return replace(profile, borrowed=True, factors={}, copy_latency=None)
 
 
 def _known() -> dict[str, Profile]:
@@ -103,9 +132,16 @@ def _read_all(own: str, stamp: tuple[tuple[str, int], ...]) -> dict[str, Profile
             profile = read(item.read_text(), item.name)
             found[profile.gpu] = profile
     for name, _ in stamp:
-        profile = read((Path(own) / name).read_text(), str(Path(own) / name))
-        found[profile.gpu] = profile
+        profile = read(_text(Path(own) / name), str(Path(own) / name))
+        found[profile.gpu] = replace(profile, path=str(Path(own) / name))
     return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{file}: not a readable profile ({error}): delete it and calibrate again") from None
 
 
 def read(text: str, name: str) -> Profile:
@@ -113,7 +149,7 @@ def read(text: str, name: str) -> Profile:
     try:
         data: dict[str, Any] = yaml.safe_load(text)
         if data.get("schema") != SCHEMA:
-            raise RecordError(f"{name}: profile schema {data.get('schema')}, this membound reads {SCHEMA}: calibrate again")
+            raise RecordError(f"{name}: profile schema {data.get('schema')}, this membound reads {SCHEMA}: delete it and calibrate again")
         families = {
             family: Rate(
                 float(rate["efficiency"]),
@@ -126,7 +162,19 @@ def read(text: str, name: str) -> Profile:
         launch = {kind: units.parse(value, "s", f"{name}: launch.{kind}") for kind, value in data["launch"].items()}
         return Profile(
             str(data["gpu"]), str(data["source"]), families, units.parse(data["l2_bandwidth"], "B/s", f"{name}: l2_bandwidth"),
-            units.parse(data["clock"], "Hz", f"{name}: clock"), int(data["sms"]), launch,
+            units.parse(data["clock"], "Hz", f"{name}: clock"), int(data["sms"]), launch, False, _factors(data.get("factors", {}), name),
+            _latency(data.get("copy_latency"), name), tuple(map(str, data.get("unmeasured", ()))),
         )  # fmt: skip
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, InputError) as error:
-        raise RecordError(f"{name}: not a readable profile ({error})") from None
+        raise RecordError(f"{name}: not a readable profile ({error}): delete it and calibrate again") from None
+
+
+def _factors(data: Mapping[str, Any], name: str) -> dict[str, float]:
+    unknown = sorted(set(data) - set(FACTORS))
+    if unknown:
+        raise RecordError(f"{name}: factors.{unknown[0]}: known: {', '.join(FACTORS)}")
+    return {law: units.parse(value, "1", f"{name}: factors.{law}") for law, value in data.items()}
+
+
+def _latency(value: Any, name: str) -> float | None:
+    return None if value is None else units.parse(value, "s", f"{name}: copy_latency")

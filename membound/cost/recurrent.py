@@ -6,9 +6,10 @@ from typing import Final, final
 
 import numpy as np
 
+from membound.cost.calibrated import Calibrated
 from membound.cost.dtypes import convolution_peak, element_size
-from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
-from membound.cost.profile import profile_of
+from membound.cost.law import Array, Kernels, Priced, Shape, soft_roofline
+from membound.cost.profile import Profile
 from membound.cost.streaming import core_clock
 from membound.spec.machine import Gpu
 
@@ -22,16 +23,19 @@ _WEIGHTS: Final = 2.45e12
 
 
 @final
-class Recurrent(Law):
+class Recurrent(Calibrated):
     """Fused recurrent layers, forward and backward."""
 
     family = "recurrent"
+    efficiency_of = "compute"
 
     def knows(self, op: str) -> bool:
         return op.startswith(("aten._cudnn_rnn", "aten._thnn_fused_lstm_cell", "aten._thnn_fused_gru_cell"))
 
-    def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
-        profile = profile_of(gpu)
+    def rates(self, kernels: Kernels) -> list[str]:
+        return [self.family] * len(kernels)
+
+    def priced(self, kernels: Kernels, gpu: Gpu, profile: Profile) -> Priced:
         rate = profile.rate(self.family)
         backward = np.array(["backward" in op for op in kernels.op])
         peak = np.array([convolution_peak(gpu, reads[0][0]) if reads else gpu.peaks.fp32 for reads in kernels.reads])

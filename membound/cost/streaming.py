@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
-from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
-from membound.cost.profile import Profile, profile_of
+from membound.cost.calibrated import Calibrated
+from membound.cost.law import Array, Kernels, Priced, Shape, soft_roofline
+from membound.cost.profile import Profile
 from membound.spec.machine import Gpu
 
 # How softly one bound hands over to the other: a bf16 add of 25 MB out of HBM takes 10 us on an H100 where bandwidth and start alone give 9.5
@@ -21,7 +22,7 @@ from membound.spec.machine import Gpu
 SHARPNESS: Final = 4.0
 
 
-class Streaming(Law, abc.ABC):
+class Streaming(Calibrated, abc.ABC):
     """A family of kernels that read, do little, and write."""
 
     operators: frozenset[str]
@@ -30,8 +31,7 @@ class Streaming(Law, abc.ABC):
     def knows(self, op: str) -> bool:
         return op.rpartition(".")[0] in self.operators or op in self.operators
 
-    def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
-        profile = profile_of(gpu)
+    def priced(self, kernels: Kernels, gpu: Gpu, profile: Profile) -> Priced:
         rates = [profile.rate(name) for name in self.rates(kernels)]
         efficiency, elements, fixed, band = (
             np.array([getattr(rate, field) for rate in rates], np.float64) for field in ("efficiency", "elements", "fixed", "band")
@@ -40,10 +40,6 @@ class Streaming(Law, abc.ABC):
         memory = kernels.hbm / (gpu.hbm.bandwidth * efficiency)
         through = np.maximum(self.through_l2(kernels) / (profile.l2_bandwidth * clock), self.elements(kernels) / (elements * clock))
         return soft_roofline(through, memory, fixed * self.launches(kernels), self.sharpness(kernels), band)
-
-    @abc.abstractmethod
-    def rates(self, kernels: Kernels) -> list[str]:
-        """Name of each kernel's rate in the profile; [n]."""
 
     def elements(self, kernels: Kernels) -> Array:
         """Elements that each kernel goes through: those of its largest operand, unless a family knows better; [n]."""

@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(arguments[0])
     plan = json.loads((folder / "plan.json").read_text())
     control = Control.open(Path(plan["shared"]))
-    owner = os.getppid()
+    # Not whoever is the parent by now: the owner may be dead already.
+    owner = int(plan["owner"])
     control.set("drain_pid", os.getpid())
     drain = Drain(folder, plan, control)
     deadline = time.monotonic() + _EVERY

@@ -59,7 +59,7 @@ class _Sampler:
     def __init__(self, plan: dict[str, Any], control: Control) -> None:
         self._plan = plan
         self._control = control
-        self._owner = os.getppid()
+        self._owner = int(plan["owner"])
         _take_over(control)
         source = Source.of(plan["source"])
         self._offer = offer(open_doors(source), plan["gpus"], plan["period"], plan["host_period"], plan["hbm"])

@@ -105,7 +105,7 @@ def _speed(timing: Timing) -> dict[str, Value | Missing]:
     played, machine = timing.played, timing.machine
     band = relative_band(played)
     step = float(played.step[0])
-    basis = "captured operations priced kernel by kernel and replayed over their streams" + _borrowed(machine)
+    basis = "captured operations priced kernel by kernel and replayed over their streams" + _rates(machine)
     parts = dict(zip(KINDS, played.mean(played.parts).tolist(), strict=True))
     lengths, per_step = played.lengths, played.lengths.micro_batch * played.accumulation
     fed = lengths.padded_mean(lengths.micro_batch) * per_step
@@ -284,9 +284,8 @@ def _dtype(played: Played) -> str:
     return "bfloat16" if flows["tensor_flops"] >= 0.5 * flows["flops"] else "float32"
 
 
-def _borrowed(machine: Machine) -> str:
-    profile = profile_of(machine.gpu)
-    return f"; efficiencies of {profile.gpu}, for want of its own" if profile.borrowed else ""
+def _rates(machine: Machine) -> str:
+    return profile_of(machine.gpu).note()
 
 
 def _top(values: Floats) -> float:

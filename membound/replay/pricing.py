@@ -121,5 +121,10 @@ def _launches(program: Program, profile: Profile) -> Floats:
     calls = np.zeros(max(KIND.values()) + 1, np.int64)
     for kind, call in _CALLS.items():
         calls[KIND[kind]] = launch.KINDS.index(call)
+    engine = program.trace.header.job.get("recipe", {}).get("engine")
+    collective = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
+    sharded = engine in {"fsdp", "deepspeed"}
+    own = np.where(collective & sharded, launch.KINDS.index("gather"), calls[program.kind])
+    hooked = engine == "deepspeed" and bool((collective & (program.phase == PHASE["forward"])).any())
     backward = program.phase == PHASE["backward"]
-    return launch.launch_seconds(profile, calls[program.kind], backward, program.views, program.modules, program.tensors)
+    return launch.launch_seconds(profile, own, backward, program.views, program.modules, program.tensors, hooked)

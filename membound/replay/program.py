@@ -141,10 +141,10 @@ def _between_items(trace: Trace, rows: Column) -> tuple[Column, Column]:
     first = int(rows[0])
     view = instructions["kind"] == KIND["view"]
     launched = view | np.isin(instructions["kind"], [KIND[name] for name in ("kernel", "collective", "copy_h2d", "copy_d2h")])
-    forward = launched & (instructions["phase"] == PHASE["forward"])
+    inside = launched & np.isin(instructions["phase"], [PHASE["forward"], PHASE["backward"]])
     module = instructions["module"]
     changed = np.zeros(len(module), np.bool_)
-    at = np.flatnonzero(forward)
+    at = np.flatnonzero(inside)
     changed[at[1:]] = module[at[1:]] != module[at[:-1]]
     counts = []
     for what in (view, changed):

@@ -24,9 +24,9 @@ Column = npt.NDArray[np.int64]
 
 KINDS: Final = ("busy", "communication", "offload", "idle")
 """Parts of the time: a kernel or collective runs; only collectives run; only copies run or the host works on tensors; nothing runs."""
-FLOWS: Final = ("read", "written", "cached", "flops", "tensor_flops", "h2d", "d2h", "nvlink", "dimms", "cores")
-"""What flows: HBM bytes, bytes that stay within the L2, operations (all, and those of 16-bit products), copied bytes, bytes sent to other GPUs,
-DIMM bytes, core-seconds."""
+FLOWS: Final = ("read", "written", "cached", "flops", "tensor_flops", "elements", "h2d", "d2h", "nvlink", "dimms", "cores")
+"""What flows: HBM bytes, bytes that stay within the L2, operations (all, and those of 16-bit products), elements of kernels without any, copied
+bytes, bytes sent to other GPUs, DIMM bytes, core-seconds."""
 
 # Optimizer steps drawn where ranks only meet at the end of a step: the mean of their slowest rank then has settled to a per mille.
 _DRAWS: Final = 400
@@ -114,7 +114,7 @@ class Played:
         work, kind = self.work, self.work.program.kind
         tensor = (work.flops > 0) & self._in_tensor_cores()[:, None]
         return (
-            work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), _where(kind, "copy_h2d", work.moved),
+            work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), work.elements, _where(kind, "copy_h2d", work.moved),
             _where(kind, "copy_d2h", work.moved), _where(kind, "collective", work.moved), self.prices.dimm_bytes, self._cores(),
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ class Played:
         """What the board's power follows from, given how fast each of `FLOWS` flows."""
         links = rates["nvlink"] + rates["h2d"] + rates["d2h"]
         plain = np.maximum(rates["flops"] - rates["tensor_flops"], 0.0)
-        return Load(rates["tensor_flops"], plain, rates["read"], rates["written"], rates["cached"], links)
+        return Load(rates["tensor_flops"], plain, rates["elements"], rates["read"], rates["written"], rates["cached"], links)
 
     @functools.cached_property
     def together(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from membound.cost.l2 import effective_capacity
-from membound.cost.power import board_power, core_clock
+from membound.cost.power import board_power, throttle
 from membound.replay.lengths import Lengths
 from membound.replay.outside import ranks_on_node
 from membound.replay.pricing import priced
@@ -65,13 +65,10 @@ class Replayer:
 
 
 def throttled(played: Played, gpu: Gpu) -> float:
-    """Core clock over its highest that keeps the step's busy time within the board's limit: 1 where nothing has to give.
-
-    Matrix products were measured on boards that were at their own limit: up to what those allowed there is nothing to take off once more.
-    """
+    """Core clock over that of the boards that were measured, as the board's limit allows: 1 where nothing has to give."""
     busy = max(float(played.mean(played.parts)[0]), 1e-9)
     rates = {name: np.array([amount / busy]) for name, amount in zip(FLOWS, played.mean(played.flows).tolist(), strict=True)}
-    return float(core_clock(gpu, board_power(gpu, played.load(rates)))[0] / gpu.clock.max)
+    return throttle(gpu, board_power(gpu, played.load(rates)))
 
 
 def at_clock(gpu: Gpu, share: float) -> Gpu:

@@ -16,6 +16,8 @@ Column = npt.NDArray[np.int64]
 # A storage larger than any cache holds many parameters side by side, as DeepSpeed's flat buffers do: its parts are told apart by where they
 # begin, B.
 _PARTED: Final = 256 << 20
+# Storage and offset in one number, sorted by storage: offsets below 16 TB, storages below 500,000.
+_PART_BITS: Final = 44
 
 
 def traffic(program: Program, length: int, capacity: float) -> tuple[Column, Column]:
@@ -33,9 +35,9 @@ def accesses(program: Program, length: int) -> Accesses:
     nbytes = operands.nbytes_at(length)[touched]
     item, write, storage = operands.item[touched], operands.write[touched], operands.storage[touched]
     part = np.where(operands.size[storage] > _PARTED, operands.offset[touched], -1)
-    keys = np.unique(np.stack([storage, part]), axis=1, return_inverse=True)
-    block = np.asarray(keys[1]).reshape(-1).astype(np.int64)
-    dead_item, dead_block = _deaths(program, keys[0][0])
+    keys, found = np.unique(storage << _PART_BITS | (part + 1), return_inverse=True)
+    block = found.astype(np.int64)
+    dead_item, dead_block = _deaths(program, keys >> _PART_BITS)
     # Deaths come before the item that follows them: the allocator may give the memory to it.
     where = np.concatenate([dead_item * 2, item * 2 + 1])
     order = np.argsort(where, kind="stable")

@@ -5,6 +5,7 @@ Nothing here depends on clocks, so that a sweep over them makes it once.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,8 @@ class Workload:
     """Bytes of kernels' operands that never leave the L2; [n, K]."""
     flops: Floats
     """[n, K]"""
+    elements: Floats
+    """Elements that kernels without arithmetic of their own go through one by one; [n, K]."""
     moved: Floats
     """Bytes of copies and collectives; [n, K]."""
 
@@ -70,7 +73,8 @@ def workload(program: Program, lengths: tuple[int, ...], capacity: float) -> Wor
     index[kernels] = number
     examples = kernels[first]
     groups = _groups(program, lengths, examples, *(each[examples].astype(np.float64) for each in (read, written, flops, touched)))
-    columns = read.astype(np.float64), written.astype(np.float64), cached, flops, moved
+    elements = np.where(is_kernel[:, None] & (flops == 0), np.stack([_elements(program, length) for length in lengths], axis=1), 0.0)
+    columns = read.astype(np.float64), written.astype(np.float64), cached, flops, elements, moved
     return Workload(program, lengths, index, len(examples), groups, *columns)
 
 
@@ -138,3 +142,13 @@ def _shapes(program: Program, examples: Column, length: int) -> list[tuple[tuple
 
 def _touched(program: Program, length: int) -> Floats:
     return np.bincount(program.operands.item, program.operands.nbytes_at(length), len(program)).astype(np.float64)
+
+
+def _elements(program: Program, length: int) -> Floats:
+    """Elements written by each item, or read of its largest operand where that is more, as a reduction does."""
+    operands = program.operands
+    sizes = np.array([math.prod(dims) for _, dims in operands.shapes_at(length)] or [0], np.float64)[operands.form]
+    written = np.bincount(operands.item, np.where(operands.write == 1, sizes, 0.0), len(program))
+    most = np.zeros(len(program))
+    np.maximum.at(most, operands.item, np.where(operands.write == 0, sizes, 0.0))
+    return np.maximum(written, most)

@@ -73,7 +73,10 @@ class Predictor:
 
         `options` ask for code of another time than the installed one's (`membound.programs.losses`).
         """
-        replayer = self.replayer(job, machine.gpus, options)
+        return self.priced(self.replayer(job, machine.gpus, options), job, machine)
+
+    def priced(self, replayer: Replayer, job: Job, machine: Machine) -> Prediction:
+        """The prediction for `job`, which `replayer` holds, on `machine`."""
         trace = replayer.trace
         memory = replay(trace, machine, self.settings, ArrayCache(cache.default_folder()) if self.cached else Forgetful())
         timing = Timing.of(replayer.on(machine), machine)

@@ -33,6 +33,7 @@ SEQUENCE, STATE = (FP32, (64, 128, 512)), (FP32, (2, 64, 512))
 # Operator, what it reads and writes, its operations: at least one for every law.
 Call = tuple[str, Sequence[Shape], Sequence[Shape], float]
 CALLS: tuple[Call, ...] = (
+    ("bitsandbytes.gemm_4bit.default", ((BF16, (2048, 4096)), ("uint8", (8388608, 1))), ((BF16, (2048, 4096)),), 6.9e10),
     ("aten.mm.default", (SQUARE, SQUARE), (SQUARE,), 2 * 4096.0**3),
     ("aten.bmm.default", ((BF16, (32, 512, 128)), (BF16, (32, 128, 512))), ((BF16, (32, 512, 512)),), 2 * 32 * 512.0**2 * 128),
     ("aten._scaled_dot_product_flash_attention.default", (HEADS,) * 3, (HEADS,), 4 * 4 * 32 * 512.0**2 * 128),
@@ -144,7 +145,7 @@ def test_nothing_gets_slower_where_a_part_gets_faster(gpu: Gpu, part: str, cache
 def test_the_shares_are_what_a_slightly_faster_part_saves(gpu: Gpu) -> None:
     step = 1e-4
     for call in CALLS:
-        if LAWS[law_of(call[0])].family in {"matmul", "batched matmul", "attention forward", "attention backward"}:
+        if LAWS[law_of(call[0])].family in {"quantised matmul", "matmul", "batched matmul", "attention forward", "attention backward"}:
             continue  # Tables of neighbours: their shares are tested with them.
         base, more = priced(call, gpu), priced(call, faster(gpu, "hbm", 1 + step))
         np.testing.assert_allclose((base.seconds - more.seconds) / base.seconds / step, base.memory, atol=2e-3, err_msg=call[0])

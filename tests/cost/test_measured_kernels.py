@@ -12,7 +12,7 @@ import pytest
 from membound.spec import catalogue
 
 ROOT = Path(__file__).parents[2]
-MEASURED = ROOT / "validation" / "kernels" / "h100-sxm.csv"
+MEASURED = [ROOT / "validation" / "kernels" / f"h100-sxm{part}.csv" for part in ("", "-quantised")]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_the_table_of_the_page_is_what_the_script_finds(script: ModuleType) -> N
 
 def test_every_family_fits_its_measurements(script: ModuleType) -> None:
     for family, rows, median, worst, bias in script.summary(script.compare(MEASURED, catalogue.machine("h100-sxm").gpu)):
-        assert rows > 5
+        assert rows > 3
         assert median < 0.13, family
         assert worst < 0.5, family
         assert abs(bias) < 0.15, family

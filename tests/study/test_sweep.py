@@ -131,7 +131,6 @@ class TestEqualToEachAlone:
         [
             {"gpu.hbm.clock": ["5 GHz", "10.5 GHz", "20 GHz"]},
             {"gpu.l2": ["1 MiB", "72 MiB"], "gpu.hbm.clock": ["1 GHz", "9 GHz"]},  # another L2: another workload
-            {"gpu.power.limit": ["15 W", "450 W"]},  # the first is held back, and priced again at a lower clock
             {"host.dimms.speed_1dpc": ["1 GT/s"], "links.pcie.bandwidth": ["1 MB/s", "30 GB/s"]},
         ],
         ids=lambda changes: "+".join(changes),
@@ -146,11 +145,14 @@ class TestEqualToEachAlone:
             assert (played.parts == alone.parts).all()
             assert played.sensitivity == alone.sensitivity
 
-    def test_a_board_that_is_held_back_is_priced_at_the_clock_it_falls_to(self, replayer: Replayer, machine: Machine) -> None:
-        held, free = on_each(replayer, [fields.with_values(machine, {"gpu.power.limit": limit}) for limit in ("15 W", "450 W")])
+    def test_a_board_that_is_held_back_is_priced_at_the_clock_it_falls_to(self, tiny_job: Job, replayer: Replayer) -> None:
+        machine = jobfile.ask(tiny_job.model_copy(update={"machine": "h100-sxm"})).machine
+        machines = [fields.with_values(machine, {"gpu.power.limit": limit}) for limit in ("100 W", "700 W")]
+        held, free = on_each(replayer, machines)
         assert isinstance(held, Played)
         assert isinstance(free, Played)
         assert held.prices.table[0].sum() > free.prices.table[0].sum()
+        assert (held.step == replayer.on(machines[0]).step).all()
 
     def test_on_machines_of_several_catalogue_entries(self, tiny_job: Job, replayer: Replayer) -> None:
         machines = [
@@ -179,6 +181,11 @@ class TestEqualToEachAlone:
         many, one = sweep_workers.price(replayer, machines, heard.append, 2), sweep_workers.price(replayer, machines, heard.append, 1)
         assert many == one
         assert sum(heard) == 200
+
+    def test_a_process_that_dies_is_an_error_of_one_line(self, replayer: Replayer, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sweep_workers.sys, "executable", "/bin/false")
+        with pytest.raises(MemboundError, match="ended before its work did, with status 1"):
+            sweep_workers.price(replayer, [machine] * 100, lambda more: None, 2)
 
     def test_memory_is_replayed_anew_for_whatever_it_depends_on(self, tiny_trace: Trace, machine: Machine) -> None:
         def held(on: Machine) -> object:

@@ -1,1 +1,1 @@
-"""Families of kernels that measure_kernels.py measures, one file each."""
+"""Families of kernels that only measure_kernels.py measures: no profile is made of them. The others: membound/measure/calibrate."""

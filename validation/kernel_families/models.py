@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kernel_families.bench import COLUMNS, Bench, Row
+from membound.measure.calibrate.bench import COLUMNS, Bench, Row
 
 LAYERS = (4, 12)  # the difference of the two is what a layer costs; the launches of twelve stay below what a stream queues
 

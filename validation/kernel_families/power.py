@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from kernel_families.bench import COLUMNS, Bench, Row, Thunk
-from kernel_families.nvml import Nvml
+from membound.measure.calibrate.bench import COLUMNS, Bench, Row, Thunk
+from membound.measure.calibrate.nvml import Nvml
 
 SETTLE, WINDOW = 0.5, 1.5  # s
 

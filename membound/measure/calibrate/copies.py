@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
-from kernel_families.bench import Bench, Case, Thunk
+from membound.measure.calibrate.bench import Bench, Case, Thunk
 
 SIZES = (1 << 12, 1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30)
 
@@ -78,10 +79,12 @@ def _nf4(bench: Bench, out: int, inside: int) -> Iterator[Case]:
 
 def _adam8(bench: Bench, count: int) -> Case:
     def make() -> Thunk:
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim.adamw import AdamW8bit
 
         parameter = torch.nn.Parameter(bench.random(count))
         parameter.grad = torch.randn_like(parameter)
-        return AdamW8bit([parameter], lr=1e-5).step
+        untyped: Any = AdamW8bit
+        step: Thunk = untyped([parameter], lr=1e-5).step
+        return step
 
     return Case("quantised", "bitsandbytes.AdamW8bit.step", str(count), "bfloat16", 12.0 * count, 10.0 * count, make, graph=False)

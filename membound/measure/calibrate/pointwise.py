@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from kernel_families.bench import Bench, Case, Thunk
+from membound.measure.calibrate.bench import Bench, Case, Thunk
 
 BF16, FP32 = torch.bfloat16, torch.float32
 SIZES = (1 << 16, 1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28)

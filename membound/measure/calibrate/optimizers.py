@@ -7,23 +7,25 @@ from typing import Any
 
 import torch
 
-from kernel_families.bench import Bench, Case, Thunk, name
+from membound.measure.calibrate.bench import Bench, Case, Thunk, name
 
 # Tensors, elements of each: LoRA's factors, a small model, a layer of a 7B, one flat partition of ZeRO.
 LISTS = ((448, 65536), (200, 1 << 20), (8, 1 << 24), (1, 1 << 28))
 BF16, FP32 = torch.bfloat16, torch.float32
+# By their registered names: the functions of the same names are PyTorch's own.
+ATEN = torch.ops.aten
 
 Step = Callable[[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]], Any]
 # What is run on parameters p, gradients g and states s, and how many times each element crosses.
 FOREACH: tuple[tuple[str, int, Step], ...] = (
-    ("aten._foreach_add_.Scalar", 2, lambda p, g, s: torch._foreach_add_(p, 0.1)),
-    ("aten._foreach_mul_.Scalar", 2, lambda p, g, s: torch._foreach_mul_(p, 0.9)),
-    ("aten._foreach_add_.List", 3, lambda p, g, s: torch._foreach_add_(p, g)),
-    ("aten._foreach_lerp_.Scalar", 3, lambda p, g, s: torch._foreach_lerp_(s, g, 0.1)),
-    ("aten._foreach_addcmul_.Scalar", 3, lambda p, g, s: torch._foreach_addcmul_(s, g, g, 0.1)),
-    ("aten._foreach_sqrt.default", 2, lambda p, g, s: torch._foreach_sqrt(s)),
-    ("aten._foreach_addcdiv_.Scalar", 4, lambda p, g, s: torch._foreach_addcdiv_(p, g, s, 0.1)),
-    ("aten._foreach_norm.Scalar", 1, lambda p, g, s: torch._foreach_norm(g)),
+    ("aten._foreach_add_.Scalar", 2, lambda p, g, s: ATEN._foreach_add_.Scalar(p, 0.1)),
+    ("aten._foreach_mul_.Scalar", 2, lambda p, g, s: ATEN._foreach_mul_.Scalar(p, 0.9)),
+    ("aten._foreach_add_.List", 3, lambda p, g, s: ATEN._foreach_add_.List(p, g)),
+    ("aten._foreach_lerp_.Scalar", 3, lambda p, g, s: ATEN._foreach_lerp_.Scalar(s, g, 0.1)),
+    ("aten._foreach_addcmul_.Scalar", 3, lambda p, g, s: ATEN._foreach_addcmul_.Scalar(s, g, g, 0.1)),
+    ("aten._foreach_sqrt.default", 2, lambda p, g, s: ATEN._foreach_sqrt(s)),
+    ("aten._foreach_addcdiv_.Scalar", 4, lambda p, g, s: ATEN._foreach_addcdiv_.Scalar(p, g, s, 0.1)),
+    ("aten._foreach_norm.Scalar", 1, lambda p, g, s: ATEN._foreach_norm.Scalar(g)),
 )
 
 
@@ -46,7 +48,7 @@ def _tensors(bench: Bench, count: int, each: int, dtype: torch.dtype) -> list[to
 def _foreach(bench: Bench, op: str, crossings: int, step: Step, count: int, each: int, dtype: torch.dtype) -> Case:
     def make() -> Thunk:
         p, g, s = (_tensors(bench, count, each, dtype) for _ in range(3))
-        torch._foreach_abs_(s)
+        ATEN._foreach_abs_(s)
         return lambda: step(p, g, s)
 
     return Case("optimizer", op, f"{count}x{each}", name(dtype), count * each, float(crossings * count * each * dtype.itemsize), make)

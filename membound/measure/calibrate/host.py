@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from kernel_families.bench import COLUMNS, Bench, Row
+from membound.measure.calibrate.bench import COLUMNS, Bench, Row
 
 CALLS = 400  # stays below the 1,024 launches that a stream queues, so that the device never holds the host up
 
@@ -105,15 +105,25 @@ def _modules(bench: Bench) -> Iterator[Row]:
     yield _row("nn.Module call", _seconds(bench, lambda: empty(None)))
     yield _row("nn.Module call", _seconds(bench, lambda: hooked(None)), "with a forward hook")
     for count in (10, 100, 400):
-        tensors = [bench.random(64, dtype=torch.float32) for _ in range(count)]
-        yield _row("aten._foreach_add_.Scalar", _seconds(bench, lambda: torch._foreach_add_(tensors, 0.1), 20), f"{count} tensors")  # noqa: B023
-        parameters = [torch.nn.Parameter(t) for t in tensors]
-        for parameter in parameters:
-            parameter.grad = torch.ones_like(parameter)
-        for how in ("foreach", "fused"):
-            optimizer = torch.optim.AdamW(parameters, foreach=how == "foreach", fused=how == "fused")
-            yield _row(f"AdamW.step {how}", _seconds(bench, optimizer.step, 10), f"{count} tensors")
-        yield _row("zero_grad", _seconds(bench, lambda: [setattr(p, "grad", None) for p in parameters], 20), f"{count} tensors")  # noqa: B023
+        yield from _lists(bench, [bench.random(64, dtype=torch.float32) for _ in range(count)])
+
+
+def _lists(bench: Bench, tensors: list[torch.Tensor]) -> Iterator[Row]:
+    """Multi-tensor calls, whose price grows with the list."""
+    notes = f"{len(tensors)} tensors"
+    yield _row("aten._foreach_add_.Scalar", _seconds(bench, lambda: torch.ops.aten._foreach_add_.Scalar(tensors, 0.1), 20), notes)
+    parameters = [torch.nn.Parameter(t) for t in tensors]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    for how in ("foreach", "fused"):
+        optimizer = torch.optim.AdamW(parameters, foreach=how == "foreach", fused=how == "fused")
+        yield _row(f"AdamW.step {how}", _seconds(bench, optimizer.step, 10), notes)
+    yield _row("zero_grad", _seconds(bench, lambda: _without_gradients(parameters), 20), notes)
+
+
+def _without_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def _waiting(bench: Bench) -> Iterator[Row]:

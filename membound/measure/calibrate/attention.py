@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kernel_families.bench import Bench, Case, Thunk
+from membound.measure.calibrate.bench import Bench, Case, Thunk
 
 # B, T, H, heads of keys and values, D.
 SHAPES = (

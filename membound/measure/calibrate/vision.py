@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from kernel_families.bench import Bench, Case, Thunk, name
+from membound.measure.calibrate.bench import Bench, Case, Thunk, name
 
 BF16, FP32 = torch.bfloat16, torch.float32
 # Channels in and out, image side, kernel, stride: ResNet-50 at 224 x 224.

@@ -103,7 +103,7 @@ def _cold(bench: Bench, run: Thunk, once: float) -> float:
         run()
         end.record()
         torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) * 1e-3)
+        times.append(float(start.elapsed_time(end)) * 1e-3)
     return statistics.median(times)
 
 
@@ -123,7 +123,7 @@ def _warm(bench: Bench, run: Thunk, once: float, graph: bool) -> tuple[float, st
         replay()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) * 1e-3 / (rounds * repeats), "graph" if recorded else "loop"
+    return float(start.elapsed_time(end)) * 1e-3 / (rounds * repeats), "graph" if recorded else "loop"
 
 
 def _record(run: Thunk, repeats: int) -> torch.cuda.CUDAGraph | None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
-from kernel_families.bench import COLUMNS, Bench, Row
+from membound.measure.calibrate.bench import COLUMNS, Bench, Row
 
 SIZES = tuple(1 << power for power in range(10, 31, 2))  # B, of the larger of input and output
 
@@ -29,7 +29,7 @@ def rows(bench: Bench) -> Iterator[Row]:
         torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29577")
-        mp.spawn(_rank, (ranks, bench.dry, folder), nprocs=ranks)
+        spawn(_rank, (ranks, bench.dry, folder), nprocs=ranks)
         yield from json.loads((Path(folder) / "rows.json").read_text())
 
 
@@ -86,4 +86,4 @@ def _seconds(run: Callable[[], Any], repeats: int) -> float:
         run()
     end.record()
     torch.cuda.synchronize()
-    return start.elapsed_time(end) * 1e-3 / repeats
+    return float(start.elapsed_time(end)) * 1e-3 / repeats

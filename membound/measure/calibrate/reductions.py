@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from kernel_families.bench import Bench, Case, Thunk, name
+from membound.measure.calibrate.bench import Bench, Case, Thunk, name
 
 BF16, FP32 = torch.bfloat16, torch.float32
 ROWS = ((512, 4096), (2048, 4096), (8192, 4096), (32768, 4096), (2048, 14336), (16384, 1600))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from kernel_families.bench import Bench, Case, Thunk
+from membound.measure.calibrate.bench import Bench, Case, Thunk
 
 EMBEDDINGS = ((32000, 4096), (128256, 4096), (50257, 1600))
 TOKENS = (512, 2048, 8192, 32768)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from kernel_families.bench import Bench, Case, Thunk, name
+from membound.measure.calibrate.bench import Bench, Case, Thunk, name
 
 # [out, in] of weights: Llama-7B, Llama-3-8B, Llama-13B, Llama-3.2-1B, GPT-2 XL, with heads, and LoRA's factors.
 WEIGHTS = (

@@ -1,0 +1,55 @@
+"""`membound calibrate`: measure this machine's GPU, so that predictions rest on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from membound import units
+from membound.cli import output
+from membound.errors import InputError
+
+if TYPE_CHECKING:
+    from membound.study.calibrating import Outcome
+
+# Time that a calibration may be given: below the least no family of kernels would be whole, above the most nothing is left to measure.
+_LEAST, _MOST = 10.0, 3600.0
+_GIVEN: Final = "240"
+
+_Seconds = Annotated[str, typer.Option("--seconds", metavar="TIME", help="Begin nothing after so long; what was left out is named.")]
+_Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the profile here, not into your profiles.")]
+_Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="What this machine is in the catalogue, if not recognised.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
+_Dry = Annotated[bool, typer.Option("--dry", help="Rehearse on the processor, tiny: shows that all of it runs, keeps nothing.")]
+
+
+def calibrate(seconds: _Seconds = _GIVEN, out: _Out = None, machine: _Machine = None, as_json: _Json = False, dry: _Dry = False) -> None:
+    """Measure what this GPU and its host really do, within five minutes, and write a profile that predictions use from then on."""
+    from membound.study import calibrating
+
+    given = units.parse(seconds, "s", "--seconds")
+    if not _LEAST <= given <= _MOST:
+        raise InputError("--seconds", seconds, f"between {_LEAST:g} and {_MOST:g}")
+    if dry and out is not None:
+        raise InputError("--out", str(out), "--dry keeps nothing: leave one of the two out")
+    _show(calibrating.calibrate(given, out, machine, dry, _hear), as_json)
+
+
+def _hear(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        from membound.study import calibrating
+
+        output.write_json(calibrating.document(outcome))
+        return
+    from membound.cli import calibrate_tables
+
+    for renderable in calibrate_tables.tables(outcome):
+        output.show(renderable)
+    output.write("\n".join(calibrate_tables.lines(outcome)) + "\n")

@@ -1,0 +1,79 @@
+"""How far the study agrees with the report: every statement beside ours, misses first; and where the report contradicts itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from membound.report.charts.data import Cell, Column, Noted
+from membound.report.charts.table import Table
+from membound.report.page.page import Verdict
+from membound.run.schema import Missing
+from membound.study import report_claims_table as words
+from membound.study.hbm_fine_tuning.book import Book, rows
+from membound.study.report_claims import Agreement
+
+_SIGNS: Final = {"miss": "✘ miss", "missing": "– missing", "within tolerance": "✔ within our aim", "in band": "✔ agrees"}
+
+
+def counted(book: Book) -> str:
+    """How many statements agree, in one sentence."""
+    found = Counter(each.verdict for each in book.agreements)
+    total, agree = len(book.agreements), found["in band"] + found["within tolerance"]
+    parts = [f"{found['miss']} are missed", f"{found['missing']} have no value of ours"]
+    return (
+        f"Of {total} statements, {agree} agree ({found['in band']} within the report's words, {found['within tolerance']} within our aim), "
+        f"{' and '.join(part for part in parts if not part.startswith('0 '))}."
+    )
+
+
+def verdict(book: Book) -> Verdict:
+    """The answer at the top of the page."""
+    agree = sum(each.verdict in {"in band", "within tolerance"} for each in book.agreements)
+    return Verdict("statements of the report that ours agrees with", f"{agree} of {len(book.agreements)}")
+
+
+def agreement(book: Book) -> Table:
+    """The table that opens the page."""
+    columns = (
+        Column("the report says"), Column("published"), Column("ours"), Column("ours / published"), Column("verdict"), Column("likely reason"),
+    )  # fmt: skip
+    return Table(
+        title="Agreement with the report", says=counted(book), columns=columns, rows=tuple(_row(each) for each in book.agreements),
+        source="report: Micron (2024), CCM004-676576390-11765; ours: predicted from captured programs, nothing fitted to the report",
+        notes=(
+            "Micro-batch, accumulation and recomputation are not in the report: ours are Stanford Alpaca's, so a miss may be another recipe.",
+            "A statement agrees where ours lies in what its words allow, or as near as we aim at.",
+        ),
+    )  # fmt: skip
+
+
+def _row(each: Agreement) -> tuple[Cell, ...]:
+    claim, ours = each.claim, each.ours
+    shown: Cell = ours
+    if not isinstance(ours, Missing):
+        band = f"{words.show(claim, ours.low)} to {words.show(claim, ours.high)}" if ours.low < ours.high else ""
+        shown = Noted(words.show(claim, ours.value), band)
+    ratio = None if each.ratio is None or claim.kind not in {"value", "ratio", "median"} else f"{each.ratio:.3f}"
+    return Noted(claim.statement, f"{claim.run}; {claim.at}"), words.published(claim), shown, ratio, _SIGNS[each.verdict], each.reason
+
+
+def contradictions(book: Book) -> Table:
+    """What in the report cannot be true together, with ours to each."""
+    ours = {each.claim.id: each for each in book.agreements}
+    found: list[tuple[Cell, ...]] = []
+    for row in rows("contradictions.csv"):
+        named = [ours[name] for name in row["claims"].split(";")]
+        said = " / ".join(f"“{each.claim.statement}” ({each.claim.at})" for each in named)
+        values = "; ".join(f"{each.claim.id}: {_short(each)}" for each in named)
+        found.append((said, row["what"], values))
+    return Table(
+        title="Where the report contradicts itself",
+        says=f"{len(found)} pairs of statements cannot both hold, or need words that the report does not have.",
+        columns=(Column("statements"), Column("what does not fit"), Column("ours")),
+        rows=tuple(found),
+    )
+
+
+def _short(each: Agreement) -> str:
+    return "missing" if isinstance(each.ours, Missing) else words.show(each.claim, each.ours.value)

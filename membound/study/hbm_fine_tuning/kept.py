@@ -1,0 +1,67 @@
+"""The study's Runs on disk, one folder each: what is there, and was made by the same code of the same Job and Machine, is not made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from pathlib import Path
+from typing import Final
+
+import membound
+from membound.errors import RecordError
+from membound.run import store
+from membound.run.schema import Run
+from membound.spec import catalogue
+from membound.study.hbm_fine_tuning.plan import Point
+from membound.trace import cache
+
+_MARK: Final = "fingerprint"
+# What turns a Trace into a Run: a change of these makes every kept Run stale. The trace's own key holds what turns a Job into a Trace.
+_SOURCES: Final = ("cost", "replay", "run", "spec", "study/predicting.py")
+# Large, and drawn nowhere on the page: what the trace cache can give again within a second.
+_LEFT_OUT: Final = frozenset({"memory.timeline", "memory.holdings"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """The folder `runs` of a study."""
+
+    folder: Path
+
+    def read(self, point: Point) -> Run | None:
+        """The Run of `point`, or None: not there, damaged, or of other code."""
+        try:
+            run = store.read(self.folder / point.name)
+        except RecordError:
+            return None
+        return run if run.about.get(_MARK) == fingerprint(point) else None
+
+    def write(self, point: Point, run: Run) -> Run:
+        """Keep `run`, whole or not at all; as it is kept. Raises `StorageError`."""
+        tables = {name: table for name, table in run.tables.items() if name not in _LEFT_OUT}
+        kept = dataclasses.replace(run, tables=tables, about={**run.about, _MARK: fingerprint(point), "title": point.title})
+        store.write(kept, self.folder / point.name)
+        return kept
+
+
+def fingerprint(point: Point) -> str:
+    """SHA-256 over all that shapes the Run of `point`."""
+    trace = cache.key(point.job, catalogue.model_entry(point.job.model, point.job.allow_code).config, point.machine.gpus)
+    parts = [trace, point.job.model_dump(mode="json"), point.machine.model_dump(mode="json"), _sources()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def _sources() -> str:
+    root = Path(membound.__file__).parent
+    files = sorted(file for source in _SOURCES for file in _files(root / source))
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]

@@ -1,0 +1,101 @@
+"""What the study runs: jobs on machines, as `data/hbm_fine_tuning/plan.yaml` has them, and the report's own runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+from membound.spec import catalogue, fields, safe_yaml
+from membound.spec.job import Job
+from membound.spec.machine import Machine
+from membound.study import published_runs
+
+_PLAN: Final = "hbm_fine_tuning/plan.yaml"
+OF_REPORT: Final = "the report's"
+"""Family of runs that only the report's statements need."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One Job on one Machine, under a name that a folder can have."""
+
+    name: str
+    job_name: str
+    title: str
+    family: str
+    job: Job
+    machine: Machine
+    """The part that the Job uses."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All points by name, and which of them stand for the report's runs."""
+
+    points: Mapping[str, Point]
+    report: Mapping[str, str]
+    """Name of the point by the report's id."""
+
+    def only(self, jobs: frozenset[str]) -> Plan:
+        """The part of it that runs `jobs`."""
+        kept = {name: point for name, point in self.points.items() if point.job_name in jobs}
+        return Plan(kept, {name: point for name, point in self.report.items() if point in kept})
+
+
+@functools.cache
+def plan() -> Plan:
+    """The whole study, the longest captures first."""
+    document = safe_yaml.mapping(_text(_PLAN), _PLAN)
+    points: dict[str, Point] = {}
+    for name, entry in document["jobs"].items():
+        job = fields.read(Job, safe_yaml.mapping(_text(entry["file"]), entry["file"]))
+        for machine in entry["over"]:
+            made = Point(f"{name}.{machine}", name, entry["title"], entry["family"], job, _machine(job, document["machines"][machine]))
+            points[made.name] = made
+    return _with_report(points)
+
+
+def title(name: str) -> str:
+    """Words for the job called `name`."""
+    return next((point.title for point in plan().points.values() if point.job_name == name), name)
+
+
+def of_class(runs: Mapping[str, Any], clock: str = "2619") -> dict[str, str]:
+    """Of each job that has a run at `clock` MHz among `runs`: the name of that run, by the job's name; memory-only jobs left out."""
+    found = {
+        point.job_name: name for name, point in plan().points.items() if name.endswith(f".{clock}") and point.family not in {"memory", OF_REPORT}
+    }
+    return {job: name for job, name in found.items() if name in runs}
+
+
+def _with_report(points: dict[str, Point]) -> Plan:
+    """With the report's own runs, each of which may be one of ours already."""
+    known = {_content(point.job, point.machine): name for name, point in points.items()}
+    report: dict[str, str] = {}
+    for name, experiment in published_runs.experiments().items():
+        content = _content(experiment.job, experiment.machine)
+        if content not in known:
+            known[content] = name
+            points[name] = Point(name, name, experiment.title, OF_REPORT, experiment.job, experiment.machine)
+        report[name] = known[content]
+    # The classes of models go by their job's name in the report's statements.
+    classes = {point.job_name: name for name, point in points.items() if name.endswith(".2619")}
+    return Plan(points, {**{name: point for name, point in classes.items() if name not in report}, **report})
+
+
+def _machine(job: Job, changes: Mapping[str, object]) -> Machine:
+    assert job.machine is not None
+    machine = catalogue.machine(job.machine)
+    return (fields.with_values(machine, changes, "machine") if changes else machine).with_gpus(job.gpus)
+
+
+def _content(job: Job, machine: Machine) -> str:
+    return json.dumps([job.model_dump(mode="json"), machine.model_dump(mode="json")], sort_keys=True)
+
+
+def _text(file: str) -> str:
+    return resources.files("membound.study").joinpath(f"data/{file}").read_text(encoding="utf-8")

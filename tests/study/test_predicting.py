@@ -1,0 +1,50 @@
+"""From a Job to a Run: what is captured, and how often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from membound.run import quantities
+from membound.run.schema import Missing
+from membound.spec import catalogue
+from membound.spec.job import Job
+from membound.study import predicting
+from membound.study.predicting import Predictor
+from membound.trace.schema import Trace
+
+
+@pytest.fixture
+def captured(monkeypatch: pytest.MonkeyPatch, tiny_trace: Trace) -> list[int | None]:
+    """Caps of the Jobs that were captured, each of which gives the Trace of `tiny`."""
+    caps: list[int | None] = []
+
+    def capture(job: Job, *_: Any) -> Trace:
+        caps.append(job.data.max_length)
+        return tiny_trace
+
+    monkeypatch.setattr(predicting, "capture", capture)
+    return caps
+
+
+def test_fixed_rows_are_captured_once(captured: list[int | None], tiny_job: Job) -> None:
+    Predictor(cached=False).predict(tiny_job, catalogue.machine("rtx-4090"))
+    assert captured == [None]
+
+
+def test_rows_of_many_lengths_are_captured_at_the_cap_and_once_below(captured: list[int | None], tiny_job: Job) -> None:
+    job = tiny_job.model_copy(update={"data": tiny_job.data.model_copy(update={"seq_len": None, "lengths": "alpaca", "max_length": 256})})
+    Predictor(cached=False).predict(job, catalogue.machine("rtx-4090"))
+    cap, usual = sorted(captured, key=lambda length: -(length or 0))
+    assert cap == 256
+    assert usual is not None
+    assert 64 < usual < 230
+
+
+def test_every_quantity_that_can_be_predicted_has_a_value(captured: list[int | None], tiny_job: Job) -> None:
+    run = Predictor(cached=False).predict(tiny_job, catalogue.machine("h100-sxm")).run
+    assert set(run.values) == set(quantities.QUANTITIES)
+    assert {name for name, value in run.values.items() if isinstance(value, Missing)} == set()
+    assert {"gpu", "host", "marks", "curves", "time.resources", "time.families"} <= set(run.tables)
+    assert sum(run.about["sensitivity"].values()) == pytest.approx(1.0)
