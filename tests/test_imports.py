@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "measure": SPEC | {"trace", "run", "programs", "__init__"},
     # Exports also write out the trace and the replay that a predicted Run came from.
     "report": BASE | {"run", "trace", "replay"},
-    "study": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "__init__"},
+    # A study draws figures of the Runs that it composes.
+    "study": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "report", "__init__"},
     "cli": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "study", "report", "__init__"},
     "__init__": SPEC | {"run", "study", "measure"},
     "__main__": {"cli"},

@@ -15,18 +15,26 @@ from membound.errors import InputError
 if TYPE_CHECKING:
     from membound.study.calibrating import Outcome
 
-# Time that a calibration may be given: below the least no family of kernels would be whole, above the most nothing is left to measure.
+# Time that a calibration may be given, s: with less no family of kernels would be whole, with more nothing would be left to measure.
 _LEAST, _MOST = 10.0, 3600.0
 _GIVEN: Final = "240"
 
 _Seconds = Annotated[str, typer.Option("--seconds", metavar="TIME", help="Begin nothing after so long; what was left out is named.")]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the profile here, not into your profiles.")]
 _Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="What this machine is in the catalogue, if not recognised.")]
+_Rows = Annotated[list[Path] | None, typer.Option("--rows", metavar="FILE", help="Fit rows measured before, maybe elsewhere; measure nothing.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Dry = Annotated[bool, typer.Option("--dry", help="Rehearse on the processor, tiny: shows that all of it runs, keeps nothing.")]
 
 
-def calibrate(seconds: _Seconds = _GIVEN, out: _Out = None, machine: _Machine = None, as_json: _Json = False, dry: _Dry = False) -> None:
+def calibrate(
+    seconds: _Seconds = _GIVEN,
+    out: _Out = None,
+    machine: _Machine = None,
+    rows: _Rows = None,
+    as_json: _Json = False,
+    dry: _Dry = False,
+) -> None:
     """Measure what this GPU and its host really do, within five minutes, and write a profile that predictions use from then on."""
     from membound.study import calibrating
 
@@ -35,7 +43,12 @@ def calibrate(seconds: _Seconds = _GIVEN, out: _Out = None, machine: _Machine = 
         raise InputError("--seconds", seconds, f"between {_LEAST:g} and {_MOST:g}")
     if dry and out is not None:
         raise InputError("--out", str(out), "--dry keeps nothing: leave one of the two out")
-    _show(calibrating.calibrate(given, out, machine, dry, _hear), as_json)
+    if dry and rows:
+        raise InputError("--rows", str(rows[0]), "--dry rehearses measuring: leave one of the two out")
+    if rows:
+        _show(calibrating.from_rows(rows, out, machine), as_json)
+    else:
+        _show(calibrating.calibrate(given, out, machine, dry, _hear), as_json)
 
 
 def _hear(line: str) -> None:

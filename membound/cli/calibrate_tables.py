@@ -23,16 +23,12 @@ def tables(outcome: Outcome) -> list[RenderableType]:
 
 def _rates(outcome: Outcome) -> RenderableType | None:
     made, reference = outcome.fitted.profile, outcome.fitted.reference
-    head = ("family", "kernels", "efficiency", "reference", "elements/ns", "reference", "fixed us", "reference", "band")
+    head = ("family", "rows", "efficiency", "was", "elements/ns", "fixed us")
     rows = []
     for name, rate in made.families.items():
-        before = reference.rate(name)
-        rows.append(
-            (
-                name, str(outcome.fitted.kernels.get(name, 0)), f"{rate.efficiency:.3f}", f"{before.efficiency:.3f}", _elements(rate.elements),
-                _elements(before.elements), f"{rate.fixed * 1e6:.1f}", f"{before.fixed * 1e6:.1f}", f"{rate.band:.0%}",
-            )
-        )  # fmt: skip
+        counted, before = outcome.fitted.kernels.get(name, 0), reference.rate(name)
+        fixed = f"{rate.fixed * 1e6:.1f}"
+        rows.append((name, str(counted), f"{rate.efficiency:.3f}", f"{before.efficiency:.3f}", _elements(rate.elements), fixed))
     return titled(f"{made.gpu}, and the shipped profile of {reference.gpu}", head, rows)
 
 
@@ -43,12 +39,12 @@ def _elements(value: float) -> str:
 def _launch(outcome: Outcome) -> RenderableType | None:
     made, reference = outcome.fitted.profile.launch, outcome.fitted.reference.launch
     rows = [(kind, f"{made[kind] * 1e6:.2f}", f"{reference[kind] * 1e6:.2f}") for kind in made]
-    return titled("what the host pays, us", ("call", "here", "reference"), rows)
+    return titled("what the host pays", ("call", "us", "was"), rows)
 
 
 def _factors(outcome: Outcome) -> RenderableType | None:
     rows = [(law, f"{value:.3f}") for law, value in outcome.fitted.profile.factors.items()]
-    return titled("measured over predicted time, by laws with constants of their own", ("law", "median"), rows)
+    return titled("laws with constants of their own", ("law", "measured over predicted, median"), rows)
 
 
 def lines(outcome: Outcome) -> Iterator[str]:

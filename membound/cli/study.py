@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from membound import units
-from membound.cli import output
+from membound.cli import output, report_study
 from membound.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from membound.study.speed_validation_result import SpeedResult
     from membound.study.validation_result import Result
 
-NAMES = ("validation", "calibration")
-PARTS = ("memory", "speed")
+NAMES = ("hbm-fine-tuning", "validation", "calibration")
+PARTS = ("memory", "speed", "measured")
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(NAMES)}.")]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write tables, JSON and a page into this folder.")]
@@ -27,7 +28,9 @@ _Group = Annotated[list[str] | None, typer.Option("--group", metavar="NAME", hel
 _Only = Annotated[str | None, typer.Option("--only", metavar="PART", help=f"Run one part of the study: {' or '.join(PARTS)}.")]
 _Measured = Annotated[Path, typer.Option(metavar="DIR", help="Records of measured runs to compare with as well, where there are any.")]
 _Machine = Annotated[str, typer.Option("--measured-on", metavar="NAME", help="Machine of those records.")]
+_Own = Annotated[Path, typer.Option("--own-runs", metavar="DIR", help="Measured Runs of `validation/measure_jobs.py` to compare with.")]
 _Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
+_Measure = Annotated[bool, typer.Option("--measure", help="Run it for real on this machine's GPUs (hbm-fine-tuning).")]
 _Time = Annotated[str, typer.Option("--capture-time", metavar="TIME", help="Time that a capture may take.")]
 
 
@@ -39,23 +42,32 @@ def study(
     only: _Only = None,
     measured: _Measured = Path("validation/h200"),
     machine: _Machine = "h200",
+    own: _Own = Path("validation/h100"),
     capture_memory: _Memory = "8 GiB",
     capture_time: _Time = "30 min",
+    measure: _Measure = False,
 ) -> None:
-    """Run the study NAME. `validation`: every published row of memory and speed, predicted beside published; a second run goes on.
+    """Run the study NAME. `hbm-fine-tuning`: the report's figures and tables, ours beside published, as one page.
+    `validation`: every published row of memory and speed, predicted beside published; a second run of either goes on.
     `calibration`: every measured kernel, predicted from the others."""
     if name not in NAMES:
         raise UnknownNameError("study", name, NAMES)
     if name == "calibration":
         _calibrate(out, as_json)
         return
+    if name == "hbm-fine-tuning":
+        report_study.run(out, as_json, measure)
+        return
     from membound.ghost.capture import Limits
     from membound.study import speed_validation_page, speed_validation_result, validation_page, validation_result
     from membound.study.predicting import Predictor
 
-    memory_groups, speed_groups = _groups(group or [], only)
     limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
     predictor = Predictor(limits=limits)
+    if only == "measured":
+        _own_runs(predictor, own, out, as_json)
+        return
+    memory_groups, speed_groups = _groups(group or [], only)
     memory = None if memory_groups is None else _validate(predictor, memory_groups, measured, machine)
     if out is not None and memory is not None:
         validation_result.write(memory, out, validation_page.page(memory))
@@ -63,6 +75,20 @@ def study(
     if out is not None and speed is not None:
         speed_validation_result.write(speed, out / "speed", speed_validation_page.page(speed))
     _show(memory, speed, out, as_json)
+
+
+def _own_runs(predictor: Predictor, folder: Path, out: Path | None, as_json: bool) -> None:
+    from membound.study import own_runs, own_runs_page
+
+    found = own_runs.compare(folder, predictor, _say)
+    text = own_runs_page.page(found)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "validation-measured.md").write_text(text, encoding="utf-8")
+    if as_json:
+        output.write_json({"schema": 1, "runs": [dataclasses.asdict(run) for run in found]})
+        return
+    output.write(text if out is None else f"written to {out / 'validation-measured.md'}\n")
 
 
 def _calibrate(out: Path | None, as_json: bool) -> None:

@@ -72,9 +72,10 @@ class Profile:
 
     def note(self) -> str:
         """What the basis of a prediction adds where this is not the GPU's own shipped profile; else empty."""
+        calibrated = f"calibrated here: {self.path}" if self.path else ""
         if self.borrowed:
-            return f"; efficiencies of {self.gpu}, for want of its own"
-        return f"; calibrated here: {self.path}" if self.path else ""
+            return f"; efficiencies of {self.gpu}{f' ({calibrated})' if calibrated else ''}, for want of its own"
+        return f"; {calibrated}" if calibrated else ""
 
     def rate(self, family: str) -> Rate:
         """The rate of `family`. Raises `RecordError`."""
@@ -133,8 +134,15 @@ def _read_all(own: str, stamp: tuple[tuple[str, int], ...]) -> dict[str, Profile
             found[profile.gpu] = profile
     for name, _ in stamp:
         profile = read(_text(Path(own) / name), str(Path(own) / name))
-        found[profile.gpu] = replace(profile, path=str(Path(own) / name))
+        found[profile.gpu] = replace(_completed(profile, next(iter(found.values()))), path=str(Path(own) / name))
     return found
+
+
+def _completed(own: Profile, shipped: Profile) -> Profile:
+    """A user's profile with what an older membound did not measure taken from a shipped one, and named."""
+    lacking = [name for name in shipped.families if name not in own.families] + [f"launch.{k}" for k in shipped.launch if k not in own.launch]
+    families, launch = {**shipped.families, **own.families}, {**shipped.launch, **own.launch}
+    return replace(own, families=families, launch=launch, unmeasured=(*own.unmeasured, *lacking))
 
 
 def _text(file: Path) -> str:

@@ -6,9 +6,11 @@ shipped profile of this GPU or its nearest relative, and are named.
 
 from __future__ import annotations
 
+import csv
 import datetime
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,18 +68,31 @@ def calibrate(seconds: float, out: Path | None, name: str | None, dry: bool, hea
     `name` is the catalogue's machine that this is, where it is not recognised. `dry` runs all of it on the processor, tiny, and keeps nothing.
     Raises `InputError`, `MeasureError`, `StorageError`, `RecordError`.
     """
-    machine = catalogue.machine(name or _DRY) if dry else _here(name)
+    machine = catalogue.machine(name or _DRY) if dry else _machine(name, here.gpus())
     # Laws are priced to be compared with: a profile that cannot be read is found out now rather than in four minutes.
     profile.profile_of(machine.gpu)
     target = None if dry else _target(out, machine)
     with TemporaryDirectory(prefix="membound-calibrate-") as folder:
-        rows = Path(folder) / "rows.csv"
-        measured = run.measure(rows, seconds, dry, hear)
-        if not dry:
-            _alike(machine, measured.environment)
-        fitted = fit(measured, machine, _source(measured.environment, target))
-        if target is not None:
-            _write(target, fitted.profile, rows)
+        measured = run.measure(Path(folder) / "rows.csv", seconds, dry, hear)
+    return _kept(measured, machine, target)
+
+
+def from_rows(files: Sequence[Path], out: Path | None, name: str | None) -> Outcome:
+    """The same from rows that were measured before, maybe elsewhere; the first file's environment is taken for that of all. Raises likewise."""
+    parts = [run.read(file) for file in files]
+    environment = parts[0].environment
+    measured = Measured(tuple(row for part in parts for row in part.rows), environment)
+    machine = _machine(name, [str(environment["gpu"])] * int(environment.get("gpus", 1)) if "gpu" in environment else [])
+    return _kept(measured, machine, _target(out, machine))
+
+
+def _kept(measured: Measured, machine: Machine, target: Path | None) -> Outcome:
+    """Fit, and write unless there is nowhere to."""
+    if target is not None:
+        _alike(machine, measured.environment)
+    fitted = fit(measured, machine, _source(measured.environment, target))
+    if target is not None:
+        _write(target, fitted.profile, measured)
     return Outcome(machine, measured, fitted, target)
 
 
@@ -102,8 +117,8 @@ def fit(measured: Measured, machine: Machine, source: str) -> Fitted:
     return Fitted(made, reference, {rate: sum(len(g.seconds) for g in members) for rate, members in groups.items()}, tuple(kept))
 
 
-def _here(name: str | None) -> Machine:
-    found = here.gpus()
+def _machine(name: str | None, found: list[str]) -> Machine:
+    """The catalogue's machine of that name, or the one with the GPUs `found`."""
     if not found:
         raise MeasureError("no NVIDIA GPU is visible here: calibrate on the machine that has one; --dry rehearses it on the processor")
     if name is not None:
@@ -117,11 +132,10 @@ def _here(name: str | None) -> Machine:
 
 def _alike(machine: Machine, environment: Mapping[str, Any]) -> None:
     """A profile under another GPU's name would mislead every prediction, and so would one of a part of a GPU."""
-    sms = environment.get("sms")
-    if sms != machine.gpu.sms:
-        raise InputError(
-            "--machine", machine.name, f"its GPU has {machine.gpu.sms} multiprocessors, {environment.get('gpu')} here has {sms}: name another entry"
-        )  # fmt: skip
+    sms, wanted = environment.get("sms"), machine.gpu.sms
+    if sms != wanted:
+        measured = f"{environment.get('gpu', 'the GPU')} that was measured has {sms or 'an unknown number of'}"
+        raise InputError("--machine", machine.name, f"its GPU has {wanted} multiprocessors, {measured}: name another entry")
 
 
 def _target(out: Path | None, machine: Machine) -> Path:
@@ -147,11 +161,14 @@ def _source(environment: Mapping[str, Any], target: Path | None) -> str:
 _FACTS: Final = {"driver": "driver", "power_limit_w": "power limit in W", "torch": "PyTorch", "cuda": "CUDA", "cpu": "host"}
 
 
-def _write(target: Path, made: Profile, rows: Path) -> None:
+def _write(target: Path, made: Profile, measured: Measured) -> None:
     """The profile, its rows and what they were measured with, side by side; the profile last and at once, for predictions may run meanwhile."""
     try:
-        for suffix in (".csv", ".json"):
-            target.with_suffix(suffix).write_bytes(rows.with_suffix(suffix).read_bytes())
+        with target.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(measured.rows[0]) if measured.rows else [])
+            writer.writeheader()
+            writer.writerows(measured.rows)
+        target.with_suffix(".json").write_text(json.dumps(measured.environment, indent=1) + "\n", encoding="utf-8")
         draft = target.with_suffix(".draft")
         draft.write_text(profile_text.text(made), encoding="utf-8")
         draft.replace(target)

@@ -1,4 +1,4 @@
-"""Rows of measured kernels as operators of a Trace: what each reads and writes (their columns: membound/measure/calibrate/bench.py)."""
+"""Rows of measured kernels as operators of a Trace: what each reads and writes (their columns: membound/measure/calibrate/run.py)."""
 
 from __future__ import annotations
 

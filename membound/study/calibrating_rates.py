@@ -31,6 +31,8 @@ _STEPS: Final = 16
 # Bounds of what a fit may say: no kernel is faster than HBM, and the narrowest band is what two runs of one kernel differ by.
 _MOST: Final = 1.0
 _NARROWEST: Final = 0.05
+# Fewer kernels than this say too little of how others scatter to make the reference's band narrower.
+_MANY: Final = 10
 # One kernel each, dense operands of one type, next to no arithmetic: what the L2's bandwidth is read from.
 _PLAIN: Final = frozenset(
     {
@@ -97,7 +99,7 @@ def _settled(profile: Profile, name: str, groups: Sequence[Group], gpu: Gpu) -> 
         profile = _with(profile, name, _moved(profile.rate(name), groups, priced))
     priced = [group.law.priced(group.kernels, gpu, profile) for group in groups]
     rate = profile.rate(name)
-    return _with(profile, name, Rate(_rounded(rate.efficiency), _rounded(rate.elements), _rounded(rate.fixed), _band(groups, priced)))
+    return _with(profile, name, Rate(_rounded(rate.efficiency), _rounded(rate.elements), _rounded(rate.fixed), _band(rate, groups, priced)))
 
 
 def _moved(rate: Rate, groups: Sequence[Group], priced: Sequence[Priced]) -> Rate:
@@ -117,11 +119,13 @@ def _step(off: Array, share: Array, counted: Flags) -> float:
     return float(np.median(off[deciding] / share[deciding])) if deciding.sum() >= _ENOUGH else 0.0
 
 
-def _band(groups: Sequence[Group], priced: Sequence[Priced]) -> float:
+def _band(rate: Rate, groups: Sequence[Group], priced: Sequence[Priced]) -> float:
     """Eight in ten kernels larger than the L2 are within it; of all, where there are too few of those."""
     off = np.concatenate([np.abs(p.seconds / group.seconds - 1) for p, group in zip(priced, groups, strict=True)])
     large = np.concatenate([group.large for group in groups])
-    return _rounded(max(float(np.quantile(off[large] if large.sum() > _ENOUGH else off, 0.8)), _NARROWEST), 2)
+    counted = off[large] if large.sum() > _ENOUGH else off
+    least = _NARROWEST if len(counted) >= _MANY else rate.band
+    return _rounded(max(float(np.quantile(counted, 0.8)), least), 2)
 
 
 def l2_bandwidth(rows: Iterable[Row], gpu: Gpu) -> float | None:

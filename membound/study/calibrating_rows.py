@@ -31,12 +31,15 @@ _SIZE: Final = {"bfloat16": 2, "float32": 4, "int64": 8, "uint8": 1, "bool": 1}
 class Sample:
     """A measured kernel that a law with rates in the profile prices."""
 
+    row: Row
     law: Calibrated
     kernels: Kernels
     """The one kernel; [1]."""
     seconds: float
     large: bool
     """Whether its operands are larger than the L2."""
+    cold: bool
+    """Whether the L2 was flushed before."""
 
     @property
     def rate(self) -> str:
@@ -62,7 +65,7 @@ def samples(rows: Iterable[Row], gpu: Gpu) -> Iterator[Sample]:
         cold = not large and not row["op"].startswith(_AUTOGRAD)
         seconds = (number(row, "seconds_cold" if cold else "seconds_warm") or 0.0) - (empty if cold else 0.0)
         if seconds > 0:
-            yield Sample(law, _kernels(one, row, gpu, cold), seconds, large)
+            yield Sample(row, law, _kernels(one, row, gpu, cold), seconds, large, cold)
 
 
 def _kernels(one: Call, row: Row, gpu: Gpu, cold: bool) -> Kernels:

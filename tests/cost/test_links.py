@@ -68,7 +68,7 @@ def test_a_machine_without_drives_refuses_to_offload_to_them() -> None:
 
 
 def load(**rates: float) -> Load:
-    names = ("tensor", "plain", "read", "written", "cached", "links")
+    names = ("tensor", "plain", "elements", "read", "written", "cached", "links")
     return Load(**{name: np.array([rates.get(name, 0.0)]) for name in names})
 
 
@@ -76,7 +76,7 @@ def load(**rates: float) -> Load:
 def test_every_rate_costs_power_and_an_idle_board_stays_far_below_its_limit(machine: Machine) -> None:
     idle = board_power(machine.gpu, load())[0]
     assert machine.gpu.power.idle <= idle < 0.5 * machine.gpu.power.limit
-    for name in ("tensor", "plain", "read", "written", "cached", "links"):
+    for name in ("tensor", "plain", "elements", "read", "written", "cached", "links"):
         assert board_power(machine.gpu, load(**{name: 1e12}))[0] > idle
 
 
@@ -96,7 +96,7 @@ def test_a_board_settles_where_its_power_is_drawn_for_long(machine: Machine) -> 
         die, memory = temperatures(machine.gpu, power, 0.02, settled)
         assert (np.diff(die) >= -1e-9).all()
         assert die[-1] == pytest.approx(thermal.inlet + thermal.die * power[0])
-        assert memory[-1] == pytest.approx(thermal.inlet + thermal.memory * power[0])
+        assert memory[-1] == pytest.approx(thermal.inlet + thermal.memory_above + thermal.memory * power[0])
 
 
 def test_heat_follows_one_time_constant() -> None:

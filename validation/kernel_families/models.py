@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from membound.measure.calibrate.bench import COLUMNS, Bench, Row
+from membound.measure.calibrate.bench import Bench, Row
+from membound.measure.calibrate.run import COLUMNS
 
 LAYERS = (4, 12)  # the difference of the two is what a layer costs; the launches of twelve stay below what a stream queues
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from membound.measure.calibrate.bench import COLUMNS, Bench, Row, Thunk
+from membound.measure.calibrate.bench import Bench, Row, Thunk
 from membound.measure.calibrate.nvml import Nvml
+from membound.measure.calibrate.run import COLUMNS
 
 SETTLE, WINDOW = 0.5, 1.5  # s
 

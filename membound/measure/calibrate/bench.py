@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-COLUMNS = ("family", "op", "shapes", "dtype", "seconds_cold", "seconds_warm", "bytes", "flops", "power", "notes")
+from membound.measure.calibrate.run import COLUMNS
+
 Row = dict[str, Any]
 Thunk = Callable[[], Any]
 

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
-from membound.measure.calibrate.bench import COLUMNS, Bench, Row
+from membound.measure.calibrate.bench import Bench, Row
+from membound.measure.calibrate.run import COLUMNS
 
 SIZES = tuple(1 << power for power in range(10, 31, 2))  # B, of the larger of input and output
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from membound.errors import MeasureError
 
 Row = dict[str, str]
+COLUMNS: Final = ("family", "op", "shapes", "dtype", "seconds_cold", "seconds_warm", "bytes", "flops", "power", "notes")
 MARK: Final = "measured "
 """What the worker's own lines begin with: libraries that it loads write to the same place."""
 _WORKER: Final = "membound.measure.calibrate.worker"
@@ -61,8 +62,10 @@ def read(out: Path, left_out: tuple[str, ...] = ()) -> Measured:
     """What a worker wrote to `out`; the environment is empty where none lies beside it. Raises `MeasureError`."""
     try:
         with out.open(newline="", encoding="utf-8") as file:
-            rows = tuple(row for row in csv.DictReader(file) if row["family"] != "done")
+            rows = tuple({name: row[name] or "" for name in COLUMNS} for row in csv.DictReader(file) if row["family"] != "done")
         beside = out.with_suffix(".json")
         return Measured(rows, json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}, left_out)
-    except (OSError, ValueError, KeyError) as error:
-        raise MeasureError(f"{out}: not readable as measured kernels ({error})") from None
+    except KeyError as error:
+        raise MeasureError(f"{out}: not measured kernels: no column {error}") from None
+    except (OSError, ValueError) as error:
+        raise MeasureError(f"{out}: not readable as measured kernels: {error}") from None

@@ -1,6 +1,6 @@
 """Measures the kernels of fine-tuning on the GPU of this machine; runs in a process of its own and needs PyTorch alone.
 
-Writes one row for each kernel (columns: bench.py) and, beside it, OUT.json with the hardware and software. Families that OUT.csv holds whole are left
+Writes one row for each kernel (columns: run.py) and, beside it, OUT.json with the hardware and software. Families that OUT.csv holds whole are left
 out, so that an interrupted run goes on. Reads only: no clock, power limit or other setting of the card is touched.
 """
 
@@ -19,9 +19,9 @@ from typing import Any, Final
 import torch
 
 from membound.measure.calibrate import attention, collectives, copies, host, indexing, matmuls, optimizers, pointwise, reductions, vision
-from membound.measure.calibrate.bench import COLUMNS, Bench, Row, timed
+from membound.measure.calibrate.bench import Bench, Row, timed
 from membound.measure.calibrate.nvml import Nvml
-from membound.measure.calibrate.run import MARK
+from membound.measure.calibrate.run import COLUMNS, MARK
 
 Family = Callable[[Bench], Iterator[Row]]
 # In the order in which they are measured: what most of a step hangs on first, should time run out.
@@ -133,6 +133,8 @@ def main(arguments: Sequence[str] | None = None, families: Mapping[str, Family] 
     asked.out.with_suffix(".json").write_text(json.dumps(environment(), indent=1) + "\n")
     wanted = {name: families[name] for name in names if name not in kept}
     if asked.dry:
+        # Tiny tensors: a second thread would only wait for the first, and for whatever else runs here.
+        torch.set_num_threads(1)
         run(asked.out, wanted, bench, asked.seconds)
         return
     # One stream of our own for everything, so that backward can be recorded in a graph as well.

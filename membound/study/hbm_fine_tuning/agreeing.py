@@ -13,17 +13,23 @@ from membound.study import report_claims_table as words
 from membound.study.hbm_fine_tuning.book import Book, rows
 from membound.study.report_claims import Agreement
 
+_FITS: Final = frozenset({"fits-gpu", "fits-host"})
 _SIGNS: Final = {"miss": "✘ miss", "missing": "– missing", "within tolerance": "✔ within our aim", "in band": "✔ agrees"}
 
 
 def counted(book: Book) -> str:
-    """How many statements agree, in one sentence."""
-    found = Counter(each.verdict for each in book.agreements)
-    total, agree = len(book.agreements), found["in band"] + found["within tolerance"]
-    parts = [f"{found['miss']} are missed", f"{found['missing']} have no value of ours"]
+    """How many statements agree, in one sentence; whether a job fits is counted apart from numbers and orders."""
+    fits = [each for each in book.agreements if each.claim.kind in _FITS]
+    others = [each for each in book.agreements if each.claim.kind not in _FITS]
+    found = Counter(each.verdict for each in others)
+    parts = [f"{found['in band']} lie within its words", f"{found['within tolerance']} within our aim", f"{found['miss']} are missed"]
+    parts += [f"{found['missing']} have no value of ours"] if found["missing"] else []
+    agree = sum(each.verdict == "in band" for each in fits)
+    settled = [each for each in others if each.verdict == "miss" and each.settled_by]
+    open_ones = f" {len(settled)} of the missed agree under another setting that the report leaves open." if settled else ""
     return (
-        f"Of {total} statements, {agree} agree ({found['in band']} within the report's words, {found['within tolerance']} within our aim), "
-        f"{' and '.join(part for part in parts if not part.startswith('0 '))}."
+        f"Of {len(others)} numbers and orders that the report states, {', '.join(parts[:-1])} and {parts[-1]}; "
+        f"of {len(fits)} verdicts on what fits in memory, {agree} agree.{open_ones}"
     )
 
 
@@ -39,7 +45,7 @@ def agreement(book: Book) -> Table:
         Column("the report says"), Column("published"), Column("ours"), Column("ours / published"), Column("verdict"), Column("likely reason"),
     )  # fmt: skip
     return Table(
-        title="Agreement with the report", says=counted(book), columns=columns, rows=tuple(_row(each) for each in book.agreements),
+        title="Agreement with the report", label="Table A1", says=counted(book), columns=columns, rows=tuple(_row(each) for each in book.agreements),
         source="report: Micron (2024), CCM004-676576390-11765; ours: predicted from captured programs, nothing fitted to the report",
         notes=(
             "Micro-batch, accumulation and recomputation are not in the report: ours are Stanford Alpaca's, so a miss may be another recipe.",
@@ -49,13 +55,19 @@ def agreement(book: Book) -> Table:
 
 
 def _row(each: Agreement) -> tuple[Cell, ...]:
-    claim, ours = each.claim, each.ours
-    shown: Cell = ours
-    if not isinstance(ours, Missing):
-        band = f"{words.show(claim, ours.low)} to {words.show(claim, ours.high)}" if ours.low < ours.high else ""
-        shown = Noted(words.show(claim, ours.value), band)
+    claim = each.claim
     ratio = None if each.ratio is None or claim.kind not in {"value", "ratio", "median"} else f"{each.ratio:.3f}"
-    return Noted(claim.statement, f"{claim.run}; {claim.at}"), words.published(claim), shown, ratio, _SIGNS[each.verdict], each.reason
+    return Noted(claim.statement, f"{claim.run}; {claim.at}"), words.published(claim), _ours(each), ratio, _SIGNS[each.verdict], each.reason
+
+
+def _ours(each: Agreement) -> Cell:
+    """Ours with its band, and over the settings that were run."""
+    claim, ours = each.claim, each.ours
+    if isinstance(ours, Missing):
+        return ours
+    band = f"{words.show(claim, ours.low)} to {words.show(claim, ours.high)}" if ours.low < ours.high else ""
+    settings = "" if each.spread is None else ", ".join(f"{name}: {words.show(claim, value)}" for name, value in each.spread.values.items())
+    return Noted(words.show(claim, ours.value), "; ".join(part for part in (band, settings) if part))
 
 
 def contradictions(book: Book) -> Table:
@@ -69,6 +81,7 @@ def contradictions(book: Book) -> Table:
         found.append((said, row["what"], values))
     return Table(
         title="Where the report contradicts itself",
+        label="Table A2",
         says=f"{len(found)} pairs of statements cannot both hold, or need words that the report does not have.",
         columns=(Column("statements"), Column("what does not fit"), Column("ours")),
         rows=tuple(found),

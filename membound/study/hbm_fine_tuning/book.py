@@ -33,8 +33,9 @@ class Book:
     def of(cls, plan: Plan, ran: Ran) -> Book:
         """Of what the study has run."""
         ours = {name: ran.runs[point] for name, point in plan.report.items() if point in ran.runs}
+        variants = {key: ran.runs[point] for key, point in plan.variants.items() if point in ran.runs}
         reasons = {row["claim"]: row["reason"] for row in rows("reasons.csv")}
-        return cls(plan, ran.runs, ran.failed, report_claims.agreement(ours, reasons=reasons))
+        return cls(plan, ran.runs, ran.failed, report_claims.agreement(ours, variants, reasons))
 
     def number(self, name: str, quantity: str) -> float | None:
         """A quantity of the run called `name`, SI; None where either is missing."""

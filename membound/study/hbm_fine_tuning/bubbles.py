@@ -34,9 +34,12 @@ def read_and_write(book: Book, label: str) -> Figure:
         f"{low.name} uses HBM least, {say(low.size, '1')}, {high.name} most, {say(high.size, '1')}."
     )
     if label == "Figure 24":
-        says = f"QLoRA takes Llama 65B from {_percent(book, 'llama-65b.2619')} to {_percent(book, f'{_QLORA}.2619')} of HBM's bandwidth; the report: 20 % to 56 %."
-    axes = {"x": Axis("reads", "1"), "y": Axis("writes", "1"), "size": Axis("use of HBM bandwidth", "1")}
-    return Bubbles(title=title, label=label, says=says, bubbles=tuple(found), source=_SOURCE, **axes)
+        before, after = (_percent(book, f"{job}.2619") for job in ("llama-65b", _QLORA))
+        says = f"QLoRA takes Llama 65B from {before} to {after} of HBM's bandwidth; the report: 20 % to 56 %."
+    return Bubbles(
+        title=title, label=label, says=says, bubbles=tuple(found), source=_SOURCE,
+        x=Axis("reads", "1"), y=Axis("writes", "1"), size=Axis("use of HBM bandwidth", "1"),
+    )  # fmt: skip
 
 
 def power(book: Book) -> Figure:
@@ -52,8 +55,10 @@ def power(book: Book) -> Figure:
         return books.absent(label, title, "no class of models has run")
     least, most = min(found, key=lambda each: each.size), max(found, key=lambda each: each.size)
     says = f"Boards draw from {say(least.size, 'W')} ({least.name}) to {say(most.size, 'W')} ({most.name}). {_bert(found)}"
-    axes = {"x": Axis("HBM temperature", "degC"), "y": Axis("use of HBM bandwidth", "1"), "size": Axis("board power", "W")}
-    return Bubbles(title=title, label=label, says=says, bubbles=tuple(found), source=_SOURCE, **axes)
+    return Bubbles(
+        title=title, label=label, says=says, bubbles=tuple(found), source=_SOURCE,
+        x=Axis("HBM temperature", "degC"), y=Axis("use of HBM bandwidth", "1"), size=Axis("board power", "W"),
+    )  # fmt: skip
 
 
 _SOURCE = "ghost GPU replayed on hgx-h100 at 2619 MHz; recipes: the public reference of each model, see `membound catalogue models NAME`"
@@ -76,4 +81,8 @@ def _bert(found: list[Bubble]) -> str:
         return "No other model is within 10 points of BERT's use of HBM."
     lower = [each.name for each in like if each.size < bert.size]
     front = f"BERT draws {say(bert.size, 'W')}"
-    return f"{front}, the least of {len(like) + 1} models of like use, as the report says." if not lower else f"{front}; {', '.join(lower)} draw less at like use, against the report."
+    return (
+        f"{front}, the least of {len(like) + 1} models of like use, as the report says."
+        if not lower
+        else f"{front}; {', '.join(lower)} draw less at like use, against the report."
+    )

@@ -31,10 +31,10 @@ def encoder_decoder(model: str = "t5-large") -> Diagram:
 def _two_stacks(config: Mapping[str, Any], width: int) -> str:
     column = min(width * 0.44, 250.0)
     left, right = (width - 2 * column) / 3, (width - 2 * column) * 2 / 3 + column
-    drawn = Drawing(width, 560)
+    drawn = Drawing(width, 380)
     forward = f"feed forward, {config['d_ff']:,}"
     heads = f"{config['num_heads']} heads"
-    lower = 470.0
+    lower = 290.0
     for x, words, layers, parts in (
         (left, "encoder", config["num_layers"], (f"attention, {heads}", forward)),
         (right, "decoder", config["num_decoder_layers"], (f"masked attention, {heads}", f"cross attention, {heads}", forward)),
@@ -54,8 +54,8 @@ def _two_stacks(config: Mapping[str, Any], width: int) -> str:
     drawn.arrow(left + column + (right - left - column) / 2, y, right, y)
     top = lower - _STEP * 3 - 34
     drawn.box(right, top - 22 - _BOX, column, _BOX, f"logits, {config['vocab_size']:,} words", 3)
-    drawn.words(left + column / 2, 550, "text to read")
-    drawn.words(right + column / 2, 550, "text written so far")
+    drawn.words(left + column / 2, 370, "text to read")
+    drawn.words(right + column / 2, 370, "text written so far")
     return drawn.svg()
 
 
@@ -74,7 +74,7 @@ def decoder(model: str = "llama-7b") -> Diagram:
 def _one_stack(config: Mapping[str, Any], width: int) -> str:
     column = 300.0
     x = (width - column) / 2
-    drawn = Drawing(width, 560)
+    drawn = Drawing(width, 455)
     parts = (
         (f"token embedding, {config['vocab_size']:,} x {config['hidden_size']:,}", 0),
         ("RMS norm", 4),
@@ -84,7 +84,7 @@ def _one_stack(config: Mapping[str, Any], width: int) -> str:
         ("RMS norm", 4),
         (f"logits, {config['vocab_size']:,} words", 3),
     )
-    lower = 490.0
+    lower = 380.0
     for at, (words, colour) in enumerate(parts):
         y = lower - _STEP * at - (14 if at else 0) - (26 if at > 4 else 0)
         drawn.box(x, y, column, _BOX, words, colour)
@@ -98,7 +98,7 @@ def _one_stack(config: Mapping[str, Any], width: int) -> str:
         drawn.line(x + column / 2, bottom, x + column + 14, bottom)
         drawn.line(x + column + 14, bottom, x + column + 14, end)
         drawn.arrow(x + column + 14, end, x + column / 2, end)
-    drawn.words(width / 2, 548, "text so far; its next word above")
+    drawn.words(width / 2, 440, "text so far; its next word above")
     return drawn.svg()
 
 
@@ -107,7 +107,7 @@ def system(machine: Machine) -> Diagram:
     gpu, host = machine.gpu, machine.host
     says = (
         f"{machine.gpus} x {gpu.name} with {say(gpu.hbm.capacity, 'B')} of {gpu.hbm.kind} at {say(gpu.hbm.bandwidth, 'B/s')} each; "
-        f"{host.sockets} processors with {say(host.capacity, 'B')} at {say(host.bandwidth, 'B/s')}; {machine.links.pcie.shared_by} GPUs share one uplink."
+        f"{host.sockets} processors, {say(host.capacity, 'B')} at {say(host.bandwidth, 'B/s')}; {machine.links.pcie.shared_by} GPUs share an uplink."
     )
     return Diagram(title=f"The system: {machine.name}", label="Figure 5", says=says, svg=_system(machine, _WIDE), narrow=_system(machine, _NARROW),
         source=machine.links.source)  # fmt: skip
@@ -136,7 +136,14 @@ def _system(machine: Machine, width: int) -> str:
         for each in range(min(shared, gpus - switch * shared)):
             centre = x + (each + 0.5) * cell
             drawn.line(centre, 236, centre, 266)
-            drawn.box(centre - cell / 2 + 4, 266, cell - 8, 60, f"{switch * shared + each}" if small else f"GPU {switch * shared + each}\n{machine.gpu.sms} SMs", 1)
+            drawn.box(
+                centre - cell / 2 + 4,
+                266,
+                cell - 8,
+                60,
+                f"{switch * shared + each}" if small else f"GPU {switch * shared + each}\n{machine.gpu.sms} SMs",
+                1,
+            )
             drawn.box(centre - cell / 2 + 4, 332, cell - 8, 56, "" if small else f"{say(machine.gpu.hbm.capacity, 'B')}\n{machine.gpu.hbm.kind}", 2)
             drawn.line(centre, 388, centre, 420)
     total = say(2 * (links.nvlink or 0.0), "B/s")

@@ -65,7 +65,8 @@ def _stated(job: str, panel: str, other: str, published: dict[str, float]) -> fl
 def _says(times: dict[str, float | None], known: list[dict[str, str]]) -> str:
     found = {row["words"]: time for row in known if (time := times[row["machine"]]) is not None}
     fastest, slowest = min(found, key=lambda word: found[word]), max(found, key=lambda word: found[word])
-    return f"{fastest} is fastest and {slowest} slowest of {len(found)} that hold the job; the two are {say(1 - found[fastest] / found[slowest], '1')} apart."
+    apart = say(1 - found[fastest] / found[slowest], "1")
+    return f"{fastest} is fastest and {slowest} slowest of {len(found)} that hold the job; the two are {apart} apart."
 
 
 def _impossible(book: Book, names: dict[str, str]) -> tuple[str, ...]:

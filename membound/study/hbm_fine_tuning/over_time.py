@@ -9,7 +9,7 @@ from typing import Final
 from membound.report.charts.figure import Figure, Reference
 from membound.report.charts.run_figures import one_over_time, sentence
 from membound.report.charts.run_series import grid, series
-from membound.report.charts.time_series import TimeSeries
+from membound.report.charts.time_series import Series, TimeSeries
 from membound.run.schema import Run
 from membound.run.series import curve
 from membound.study.hbm_fine_tuning import book as books
@@ -53,7 +53,13 @@ PLOTS: Final = (
     Plot("Figure 15", "Temperature", "llama-65b", _BOTH, (), (_DIE, _MEMORY)),
     Plot("Figure 16", _HOST, "llama-65b", ("2619",), ((_65B, "cpu.utilisation.mean", "processors, mean"),), (Reference(0.9, "memory", "Figure 16"),)),
     Plot("Figure 21", "GPU power", "llama-65b-qlora", _BOTH, (), (_BOARD,)),
-    Plot("Figure 23", "Use of GPU and HBM", "llama-65b-qlora", ("2619",), ((_QLORA, *_BUSY), (_QLORA, _MEAN, "HBM, mean"), (_QLORA, _PEAK, "HBM, peak"))),
+    Plot(
+        "Figure 23",
+        "Use of GPU and HBM",
+        "llama-65b-qlora",
+        ("2619",),
+        ((_QLORA, *_BUSY), (_QLORA, _MEAN, "HBM, mean"), (_QLORA, _PEAK, "HBM, peak")),
+    ),
 )
 # Curves that one figure shows as shares: table, curve, words, and the quantity whose value is all of it ('': a share already).
 _SHARES: Final = {
@@ -79,7 +85,8 @@ def figure(book: Book, label: str) -> Figure:
 
 def _shares(kind: str, runs: Mapping[str, Run]) -> TimeSeries:
     """Curves as shares of what there is of each."""
-    drawn, found = [], {}
+    drawn: list[Series] = []
+    found: dict[str, list[tuple[str, Series]]] = {}
     for label, run in runs.items():
         for table, name, words, whole in _SHARES[kind]:
             placed = grid(run.tables[table], table)

@@ -39,11 +39,14 @@ class Plan:
     points: Mapping[str, Point]
     report: Mapping[str, str]
     """Name of the point by the report's id."""
+    variants: Mapping[tuple[str, str], str]
+    """Name of the point by the report's id and a setting of what it leaves open."""
 
     def only(self, jobs: frozenset[str]) -> Plan:
         """The part of it that runs `jobs`."""
         kept = {name: point for name, point in self.points.items() if point.job_name in jobs}
-        return Plan(kept, {name: point for name, point in self.report.items() if point in kept})
+        report = {name: point for name, point in self.report.items() if point in kept}
+        return Plan(kept, report, {key: point for key, point in self.variants.items() if point in kept})
 
 
 @functools.cache
@@ -56,7 +59,7 @@ def plan() -> Plan:
         for machine in entry["over"]:
             made = Point(f"{name}.{machine}", name, entry["title"], entry["family"], job, _machine(job, document["machines"][machine]))
             points[made.name] = made
-    return _with_report(points)
+    return _with_report(points, document["settings"])
 
 
 def title(name: str) -> str:
@@ -72,19 +75,26 @@ def of_class(runs: Mapping[str, Any], clock: str = "2619") -> dict[str, str]:
     return {job: name for job, name in found.items() if name in runs}
 
 
-def _with_report(points: dict[str, Point]) -> Plan:
-    """With the report's own runs, each of which may be one of ours already."""
+def _with_report(points: dict[str, Point], settings: Mapping[str, list[str]]) -> Plan:
+    """With the report's own runs, each of which may be one of ours already, and those under other settings."""
+    # The classes of models go by their job's name in the report's statements.
+    classes = {point.job_name: name for name, point in points.items() if name.endswith(".2619")}
     known = {_content(point.job, point.machine): name for name, point in points.items()}
     report: dict[str, str] = {}
+    variants: dict[tuple[str, str], str] = {}
     for name, experiment in published_runs.experiments().items():
         content = _content(experiment.job, experiment.machine)
         if content not in known:
             known[content] = name
             points[name] = Point(name, name, experiment.title, OF_REPORT, experiment.job, experiment.machine)
         report[name] = known[content]
-    # The classes of models go by their job's name in the report's statements.
-    classes = {point.job_name: name for name, point in points.items() if name.endswith(".2619")}
-    return Plan(points, {**{name: point for name, point in classes.items() if name not in report}, **report})
+        for setting in experiment.settings:
+            if setting.name in settings.get(name, ()):
+                words = f"{experiment.title}, {setting.name}"
+                made = Point(f"{name}.{setting.name.replace(' ', '')}", name, words, OF_REPORT, experiment.variant(setting), experiment.machine)
+                points[made.name] = made
+                variants[name, setting.name] = made.name
+    return Plan(points, {**{name: point for name, point in classes.items() if name not in report}, **report}, variants)
 
 
 def _machine(job: Job, changes: Mapping[str, object]) -> Machine:

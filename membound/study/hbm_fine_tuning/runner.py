@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from membound.replay.lengths import of as of_job
 from membound.replay.time import Replayer
 from membound.run.schema import Run
 from membound.spec.job import Job
+from membound.study.hbm_fine_tuning.errands import Stopping, errands
 from membound.study.hbm_fine_tuning.kept import Kept
 from membound.study.hbm_fine_tuning.plan import Plan, Point
 from membound.study.predicting import Predictor
@@ -40,18 +43,25 @@ def run(plan: Plan, folder: Path, predictor: Predictor | None = None, heard: Cal
     kept = Kept(folder / "runs")
     found = {name: run for name, point in plan.points.items() if (run := kept.read(point)) is not None}
     heard(f"{len(found)} of {len(plan.points)} runs are there")
-    ran = Ran(dict(found), {}, len(plan.points) - len(found))
     groups = _groups([point for name, point in plan.points.items() if name not in found])
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        maker = _Maker(predictor or Predictor(), kept, ran, heard)
-        try:
-            for number, (points, failure) in enumerate(_captured(groups, maker, pool), 1):
-                heard(f"{number} of {len(groups)} jobs: {points[0].title}")
-                maker.make(points, failure)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-    order = [name for name in plan.points if name in ran.runs]
-    return Ran({name: ran.runs[name] for name in order}, ran.failed, ran.made)
+    stopping = Stopping()
+    quiet = dataclasses.replace(predictor or Predictor(), progress=lambda progress: stopping.check())
+    maker = _Maker(quiet, kept, dict(found), {}, heard)
+    jobs = [_jobs(points) for points in groups]
+    owners = [number for number, some in enumerate(jobs) for _ in some]
+    left = Counter(owners)
+    with errands([functools.partial(maker.capture, *each) for some in jobs for each in some], _AT_ONCE, stopping) as ended:
+        done = 0
+        for errand, met in ended:
+            number = owners[errand]
+            left[number] -= 1
+            maker.met(number, met)
+            if not left[number]:
+                done += 1
+                heard(f"{done} of {len(groups)} jobs: {groups[number][0].title}")
+                maker.make(groups[number], maker.failures.get(number))
+    runs = {name: maker.runs[name] for name in plan.points if name in maker.runs}
+    return Ran(runs, maker.failed, len(runs) - len(found))
 
 
 def _groups(points: Sequence[Point]) -> list[list[Point]]:
@@ -62,34 +72,9 @@ def _groups(points: Sequence[Point]) -> list[list[Point]]:
     return list(grouped.values())
 
 
-def _captured(groups: Sequence[list[Point]], maker: _Maker, pool: ThreadPoolExecutor) -> Iterator[tuple[list[Point], str | None]]:
-    """Each group once its captures are kept, in the order in which they get there; or why they are not."""
-    waiting: dict[int, set[Future[None]]] = {}
-    owner: dict[Future[None], int] = {}
-    ready: list[int] = []
-    failures: dict[int, str] = {}
-    for number, points in enumerate(groups):
-        try:
-            jobs = captures(points[0].job)
-        except MemboundError as error:
-            failures[number], jobs = str(error), []
-        futures = {pool.submit(maker.capture, job, points[0].machine.gpus) for job in jobs}
-        waiting[number] = futures
-        owner |= dict.fromkeys(futures, number)
-        if not futures:
-            ready.append(number)
-    for number in ready:
-        yield groups[number], failures.get(number)
-    for future in as_completed(owner):
-        number = owner[future]
-        waiting[number].discard(future)
-        met = future.exception()
-        if isinstance(met, MemboundError):
-            failures.setdefault(number, str(met))
-        elif met is not None:
-            raise met
-        if not waiting[number]:
-            yield groups[number], failures.get(number)
+def _jobs(points: Sequence[Point]) -> list[tuple[Job, int]]:
+    """What to capture for points of one Job, with the ranks of a node."""
+    return [(job, points[0].machine.gpus) for job in captures(points[0].job)]
 
 
 def captures(job: Job) -> list[Job]:
@@ -106,12 +91,22 @@ class _Maker:
 
     predictor: Predictor
     kept: Kept
-    ran: Ran
+    runs: dict[str, Run]
+    failed: dict[str, str]
     heard: Callable[[str], None]
+    failures: dict[int, str] = field(default_factory=dict)
+    """Why a group of points has no capture."""
 
     def capture(self, job: Job, ranks_per_node: int) -> None:
         """Have the Trace of `job` kept."""
         self.predictor.trace(job, ranks_per_node)
+
+    def met(self, number: int, what: Exception | None) -> None:
+        """What a capture for group `number` met. Raises what is no result about its Job."""
+        if isinstance(what, MemboundError):
+            self.failures.setdefault(number, str(what))
+        elif what is not None:
+            raise what
 
     def make(self, points: Sequence[Point], failure: str | None) -> None:
         """The Runs of points of one Job, or why there are none."""
@@ -121,7 +116,7 @@ class _Maker:
             except MemboundError as error:
                 failure = str(error)
         if failure is not None:
-            self.ran.failed.update({point.name: failure for point in points})
+            self.failed.update({point.name: failure for point in points})
             self.heard(f"failed: {points[0].title}: {failure}")
             return
         for point in points:
@@ -131,7 +126,7 @@ class _Maker:
         try:
             made = self.predictor.priced(replayer, point.job, point.machine).run
         except MemboundError as error:
-            self.ran.failed[point.name] = str(error)
+            self.failed[point.name] = str(error)
             self.heard(f"failed: {point.name}: {error}")
             return
-        self.ran.runs[point.name] = self.kept.write(point, made)
+        self.runs[point.name] = self.kept.write(point, made)

@@ -7,7 +7,6 @@ from typing import Final
 from membound.report.charts.bubbles import Axis
 from membound.report.charts.figure import Figure
 from membound.report.charts.lines import Line, Lines
-from membound.report.charts.scale import say
 from membound.report.charts.stacked_bars import Part, StackedBars
 from membound.run.schema import Run
 from membound.study.hbm_fine_tuning import book as books
@@ -35,7 +34,12 @@ def growth() -> Figure:
 
 
 def _sizes(name: str, found: list[dict[str, str]]) -> Line:
-    return Line(name, tuple(int(row["year"]) + (int(row["month"]) - 1) / 12 for row in found), tuple(float(row["parameters"]) for row in found), published=True)
+    return Line(
+        name,
+        tuple(int(row["year"]) + (int(row["month"]) - 1) / 12 for row in found),
+        tuple(float(row["parameters"]) for row in found),
+        published=True,
+    )
 
 
 def zero(book: Book) -> Figure:
