@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from membound.study.predicting import predict
     from membound.study.sweep import predicted as sweep
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["Job", "Machine", "Run", "__version__", "load", "measure", "predict", "sweep"]
 
