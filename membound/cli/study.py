@@ -152,7 +152,7 @@ def _groups(asked: list[str], only: str | None) -> tuple[list[str] | None, list[
 
     if only is not None and only not in PARTS:
         raise UnknownNameError("--only", only, PARTS)
-    known = {part: groups for part, groups in zip(PARTS, (GROUPS, SPEED_GROUPS), strict=True) if only in {None, part}}
+    known = {part: groups for part, groups in zip(("memory", "speed"), (GROUPS, SPEED_GROUPS), strict=True) if only in {None, part}}
     for name in asked:
         if not any(name in groups for groups in known.values()):
             raise UnknownNameError("--group", name, set().union(*known.values()))

@@ -12,15 +12,11 @@ from membound.spec.machine import Host, Machine
 
 Floats = npt.NDArray[np.float64]
 
-# Share of the DIMMs' peak that mixed reads and writes reach: STREAM triad on two Xeon 8480+ with 16 channels of DDR5-4800 gives some 480 to 500
-# of 614 GB/s (Intel, "4th Gen Intel Xeon STREAM", HPC workload results; Dell InfoHub "HPC performance of Sapphire Rapids").
+# Share of the DIMMs' peak that mixed reads and writes of all cores reach: an assumption, as STREAM shows it on two-socket DDR5 servers (some 75 to
+# 85 %; for such runs see Dell InfoHub, "Memory bandwidth for next-gen PowerEdge servers", 2023, and ai-hpc.org, "STREAM benchmark").
 _EFFICIENCY: Final = 0.78
-# B/s that one core streams with vector instructions when it has the memory to itself: 10 to 13 GB/s on Sapphire Rapids and Milan (STREAM with one
-# thread, same sources).
+# B/s that one core streams with vector instructions when it has the memory to itself: an assumption, STREAM with one thread on such cores.
 _CORE: Final = 11e9
-# Threads and cores of one rank: DeepSpeed's CPU Adam and PyTorch split the host's cores among the ranks when the launcher binds them, and
-# share them otherwise.
-_BAND: Final = 0.3
 
 
 def effective(host: Host) -> float:

@@ -9,10 +9,25 @@ import numpy.typing as npt
 
 from membound.cost.profile import Profile
 
-KINDS: Final = ("kernel", "backward", "view", "view_backward", "module", "tensor", "collective", "gather", "hooked", "event", "copy", "sync", "host")
+KINDS: Final = (
+    "kernel",
+    "backward",
+    "view",
+    "view_backward",
+    "module",
+    "tensor",
+    "collective",
+    "gather",
+    "reduce",
+    "hooked",
+    "event",
+    "copy",
+    "sync",
+    "host",
+)
 """Calls that a profile prices: an operator called from Python with autograd on, or by autograd's own thread; a view, or one that autograd's
-thread makes; entering and leaving a module; each tensor of a multi-tensor call; a collective, or one that a sharding
-engine's own Python prepares; a module that such an engine hooks; recording or waiting for an event; a copy; a
+thread makes; entering and leaving a module; each tensor of a multi-tensor call; a collective, or one that
+FSDP2's own Python prepares, or DeepSpeed's; a module that such an engine hooks; recording or waiting for an event; a copy; a
 synchronisation beyond the wait itself; an operator on host tensors beyond its work."""
 
 # Operands that a call has without being a multi-tensor one: beyond these, each costs the time of a tensor.

@@ -14,15 +14,13 @@ from membound.spec.machine import Machine
 
 Floats = npt.NDArray[np.float64]
 
-# Share of the line rate that large pinned copies reach: 55.3 of 63.0 GB/s over PCIe 5 x16 on an H100 (NVIDIA nvbandwidth, README's sample run,
-# host_to_device_memcpy_ce 55.6 GB/s).
-_EFFICIENCY: Final = 0.88
-# Time of the smallest copy on the copy engine, s: as small cudaMemcpyAsync calls show on timelines (2 to 3 us on Hopper); measured by
-# `membound calibrate` as well.
+# Share of the line rate that large pinned copies reach: 54.8 GB/s to the GPU and 55.0 back, of 63.0 over PCIe 5 x16 (our own readings on one H100,
+# validation/kernels/h100-sxm.csv, copies of 1 GiB).
+_EFFICIENCY: Final = 0.87
+# Time of the smallest copy on the copy engine, s: 2.4 to 2.7 us for 4 KiB (same file).
 _LATENCY: Final = 2.5e-6
-# Pageable memory is first copied into the driver's pinned buffers by one core: B/s; some 6 to 12 GB/s on servers (NVIDIA, "How to Optimize
-# Data Transfers in CUDA C/C++", shows half to a third of the pinned rate of its time).
-_STAGING: Final = 9e9
+# Pageable memory is first copied into the driver's pinned buffers by one core, B/s: 7.2 to 13 GB/s to the GPU, 11 back, by size (same file).
+_STAGING: Final = 10e9
 
 
 def copy_seconds(nbytes: Floats, pinned: npt.NDArray[np.bool_], machine: Machine, ranks_on_node: int) -> Spent:

@@ -61,7 +61,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, others, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
-    return Prices(table, index, _launches(program, profile), band, _dimm_bytes(work), unknown)
+    return Prices(table, index, _launches(program, profile) * machine.host.call_time, band, _dimm_bytes(work), unknown)
 
 
 # Links and host work: see the laws' own evidence (docs/laws).
@@ -123,8 +123,8 @@ def _launches(program: Program, profile: Profile) -> Floats:
         calls[KIND[kind]] = launch.KINDS.index(call)
     engine = program.trace.header.job.get("recipe", {}).get("engine")
     collective = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
-    sharded = engine in {"fsdp", "deepspeed"}
-    own = np.where(collective & sharded, launch.KINDS.index("gather"), calls[program.kind])
+    prepared = {"fsdp": "gather", "deepspeed": "reduce"}.get(str(engine), "collective")
+    own = np.where(collective, launch.KINDS.index(prepared), calls[program.kind])
     hooked = engine == "deepspeed" and bool((collective & (program.phase == PHASE["forward"])).any())
     backward = program.phase == PHASE["backward"]
     return launch.launch_seconds(profile, own, backward, program.views, program.modules, program.tensors, hooked)

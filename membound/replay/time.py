@@ -14,6 +14,7 @@ from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
 from membound.replay.step import FLOWS, Played
 from membound.replay.timeline import play
+from membound.replay.walked import Memo
 from membound.replay.workload import Workload, workload
 from membound.spec.machine import Gpu, Machine
 from membound.trace.schema import Trace
@@ -27,6 +28,8 @@ class Replayer:
     lengths: Lengths
     other: Trace | None = None
     """A capture of the same Job at `lengths.second_capture()` tokens."""
+    memo: Memo | None = None
+    """Where HBM traffic is kept that was found before."""
     _program: Program | None = None
     _workloads: dict[float, Workload] = field(default_factory=dict)
 
@@ -42,7 +45,7 @@ class Replayer:
         capacity = effective_capacity(gpu)
         if capacity not in self._workloads:
             grid = self.lengths.grid(self.trace.header.ranks, self.program.lengths)
-            self._workloads[capacity] = workload(self.program, grid, capacity)
+            self._workloads[capacity] = workload(self.program, grid, capacity, self.memo)
         return self._workloads[capacity]
 
     def on(self, machine: Machine) -> Played:

@@ -15,6 +15,7 @@ from membound.cost.law import Kernels, Shape
 from membound.cost.laws import law_of
 from membound.replay.program import Program
 from membound.replay.traffic import traffic
+from membound.replay.walked import Memo
 from membound.trace.schema import KIND, LAYOUTS
 
 Column = npt.NDArray[np.int64]
@@ -57,9 +58,9 @@ class Workload:
     """Bytes of copies and collectives; [n, K]."""
 
 
-def workload(program: Program, lengths: tuple[int, ...], capacity: float) -> Workload:
-    """`program` with rows of `lengths` tokens, through an L2 that holds `capacity` bytes."""
-    through = [traffic(program, length, capacity) for length in lengths]
+def workload(program: Program, lengths: tuple[int, ...], capacity: float, memo: Memo | None = None) -> Workload:
+    """`program` with rows of `lengths` tokens, through an L2 that holds `capacity` bytes; `memo` keeps what was found there."""
+    through = [traffic(program, length, capacity, memo) for length in lengths]
     read = np.stack([r for r, _ in through], axis=1)
     written = np.stack([w for _, w in through], axis=1)
     flops = np.stack([program.flops_at(length) for length in lengths], axis=1)

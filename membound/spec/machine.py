@@ -221,6 +221,12 @@ class Host(Spec):
     """Sustained core clock of the processor, Hz."""
     l3: Bytes
     """Last-level cache of one processor, B."""
+    call_time: Annotated[float, Field(gt=0, le=100)] = 0.45
+    """What a call of Python, PyTorch or the driver takes over its time on the host that the shipped profiles were measured on, 1.
+
+    That host was a virtual machine. Module calls and views take 0.36 to 0.49 of its least times on a server without one (our own readings:
+    0.62 and 1.13 us on an AMD EPYC at 2.6 GHz, 1.73 and 2.29 us there); other servers lie within a factor of 1.5.
+    """
     channels_per_socket: Count
     """Memory channels of one processor."""
     channel_width: Bits = 64

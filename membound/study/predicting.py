@@ -20,7 +20,7 @@ from membound.replay.predict_memory import memory_fits, memory_tables, memory_va
 from membound.replay.predict_time import Timing, time_tables, time_values, unknown_share
 from membound.replay.result import Memory
 from membound.replay.time import Replayer
-from membound.replay.walked import Forgetful
+from membound.replay.walked import Forgetful, Memo
 from membound.run.quantities import QUANTITIES
 from membound.run.schema import Missing, Run, Value
 from membound.spec import catalogue, jobfile
@@ -78,7 +78,7 @@ class Predictor:
     def priced(self, replayer: Replayer, job: Job, machine: Machine) -> Prediction:
         """The prediction for `job`, which `replayer` holds, on `machine`."""
         trace = replayer.trace
-        memory = replay(trace, machine, self.settings, ArrayCache(cache.default_folder()) if self.cached else Forgetful())
+        memory = replay(trace, machine, self.settings, self._memo)
         timing = Timing.of(replayer.on(machine), machine)
         return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
 
@@ -88,14 +88,18 @@ class Predictor:
         lengths = of_job(job, rows)
         shorter = lengths.second_capture()
         if shorter is None:
-            return Replayer(self.trace(job, ranks_per_node, options), lengths)
+            return Replayer(self.trace(job, ranks_per_node, options), lengths, memo=self._memo)
         # Both captures are processes of their own: side by side they take hardly longer than one.
         near = job.model_copy(update={"data": job.data.model_copy(update={"max_length": shorter})})
         quiet = dataclasses.replace(self, progress=unheard)
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(quiet.trace, near, ranks_per_node, options)
             trace = self.trace(job, ranks_per_node, options)
-            return Replayer(trace, lengths, other.result())
+            return Replayer(trace, lengths, other.result(), self._memo)
+
+    @property
+    def _memo(self) -> Memo:
+        return ArrayCache(cache.default_folder()) if self.cached else Forgetful()
 
     def trace(self, job: Job, ranks_per_node: int, options: Mapping[str, Any] | None = None) -> Trace:
         """The Trace of `job`: a kept one, or a new capture, which is then kept."""
