@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from membound.cost import collectives, launch, nvme, pcie
 from membound.cost.ddr import work_seconds
+from membound.cost.dispatch import dispatched
 from membound.cost.laws import LAWS
 from membound.cost.profile import Profile, profile_of
 from membound.cost.resources import ROW, ROWS, Spent
@@ -48,7 +49,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     unknown = np.zeros(table.shape[1:])
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(group.kernels, machine.gpu)
+        found = law.price(dispatched(group.kernels, machine.gpu), machine.gpu)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds

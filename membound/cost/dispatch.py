@@ -1,0 +1,32 @@
+"""Which of PyTorch's fused attention kernels a GPU really gets: the Trace names one that any GPU has, the dispatcher decides by the card.
+
+From cuDNN 9.15.1 on PyTorch puts cuDNN's attention first on compute capability 9.0 and 10.0, for 16-bit operands, with a mask or without
+(aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_prefer_cudnn_attention). It keeps what the others keep, so that memory is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from membound.cost.law import Kernels
+from membound.spec.machine import Gpu
+
+_PREFERRING: Final = frozenset({"9.0", "10.0"})
+_HALF: Final = frozenset({"bfloat16", "float16"})
+_OTHERS: Final = ("aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_efficient_attention")
+_CUDNN: Final = "aten._scaled_dot_product_cudnn_attention"
+
+
+def dispatched(kernels: Kernels, gpu: Gpu) -> Kernels:
+    """`kernels` under the names of those that run on `gpu`."""
+    if gpu.compute_capability not in _PREFERRING:
+        return kernels
+    ops = tuple(_chosen(op, reads[0][0] if reads else "") for op, reads in zip(kernels.op, kernels.reads, strict=True))
+    return kernels if ops == kernels.op else replace(kernels, op=ops)
+
+
+def _chosen(op: str, dtype: str) -> str:
+    if dtype not in _HALF:
+        return op
+    return next((op.replace(other, _CUDNN) for other in _OTHERS if op.startswith(other)), op)
