@@ -1,4 +1,4 @@
-# `make study` repeats the main job from nothing; `make test` is all that is checked, here and elsewhere.
+# `make study` repeats the report's study from nothing and says where its page is; `make test` is all that is checked, here and elsewhere.
 PYTHON ?= python3
 # Options for pip where PyTorch is installed, such as an index with builds for the CPU, which are smaller and all that predicting needs.
 TORCH_INDEX ?=
@@ -10,7 +10,7 @@ FIRST := torch==2.13.0 setuptools wheel py-cpuinfo ninja hatchling editables
 .PHONY: study test format clean
 
 study: $(VENV)/all
-	$(BIN)/membound predict examples/alpaca-7b-zero1.yaml --out build/alpaca-7b-zero1
+	$(BIN)/membound study hbm-fine-tuning --out build/hbm-fine-tuning
 
 test: $(VENV)/all
 	$(BIN)/ruff check .

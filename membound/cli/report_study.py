@@ -21,13 +21,14 @@ def run(out: Path | None, as_json: bool, measure: bool) -> None:
     if measure:
         raise InputError("--measure", "hbm-fine-tuning", "this study is predicted only: measure single jobs with `membound measure JOB --out DIR`")
     from membound.report.page import files
-    from membound.study.hbm_fine_tuning import page, runner
+    from membound.study.hbm_fine_tuning import kept, page, runner
     from membound.study.hbm_fine_tuning.book import Book
     from membound.study.hbm_fine_tuning.plan import plan
 
     folder = out or FOLDER
     files.check_place(folder / files.NAME)
     book = Book.of(plan(), runner.run(plan(), folder, heard=_say))
+    kept.write_published(folder)
     path = files.write(page.page(book), folder)
     if as_json:
         output.write_json(document(book, path))

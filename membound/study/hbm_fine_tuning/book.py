@@ -80,6 +80,11 @@ def published(run: str, quantity: str) -> Value | None:
     return found if isinstance(found, Value) else None
 
 
+def briefly(why: str) -> str:
+    """Why a job does not fit, without the line of the program at which it stops."""
+    return why.partition(": ")[0]
+
+
 def reference(run: str, quantity: str, words: str) -> tuple[Reference, ...]:
     """The published value as a line across a figure; none where the report states none."""
     value = published(run, quantity)

@@ -25,6 +25,8 @@ def figure(book: Book, label: str) -> Figure:
     claim = books.claim(name)
     gains = [book.ratio(f"{job}.{clock}", f"{job}.1593", "tokens.rate") for clock in _CLOCKS]
     found = [each for each in gains if each is not None]
+    if len(found) < len(gains):
+        return books.absent(label, title, "a run has no tokens.rate")
     stated = tuple(None if clock != "2619" or claim.value is None else claim.value - 1 for clock in _CLOCKS)
     series = BarSeries("predicted", tuple(g.value - 1 for g in found), tuple(g.low - 1 for g in found), tuple(g.high - 1 for g in found), stated)
     at = dict(zip(_CLOCKS, found, strict=True))

@@ -40,11 +40,11 @@ def _two_stacks(config: Mapping[str, Any], width: int) -> str:
         (right, "decoder", config["num_decoder_layers"], (f"masked attention, {heads}", f"cross attention, {heads}", forward)),
     ):
         top = lower - _STEP * len(parts) - 34
-        drawn.box(x, lower + 20, column, _BOX, f"embedding, {config['vocab_size']:,} x {config['d_model']:,}", 0)
+        drawn.box(x, lower + 20, column, _BOX, _broken(f"embedding, {config['vocab_size']:,} x {config['d_model']:,}", width), 0)
         drawn.frame(x - 8, top, column + 16, lower - top - 4, f"{words}: {layers} layers")
         for at, part in enumerate(parts):
             y = lower - _STEP * (at + 1)
-            drawn.box(x, y, column, _BOX, part, 1 if "attention" in part else 2)
+            drawn.box(x, y, column, _BOX, _broken(part, width), 1 if "attention" in part else 2)
             drawn.arrow(x + column / 2, y + _STEP, x + column / 2, y + _BOX)
         drawn.arrow(x + column / 2, top, x + column / 2, top - 22 if words == "decoder" else top - 12)
     # What the encoder gives goes into the decoder's second part.
@@ -57,6 +57,11 @@ def _two_stacks(config: Mapping[str, Any], width: int) -> str:
     drawn.words(left + column / 2, 370, "text to read")
     drawn.words(right + column / 2, 370, "text written so far")
     return drawn.svg()
+
+
+def _broken(words: str, width: int) -> str:
+    """On a phone, two lines."""
+    return words.replace(", ", "\n", 1) if width < _WIDE else words
 
 
 def decoder(model: str = "llama-7b") -> Diagram:

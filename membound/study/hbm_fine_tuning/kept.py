@@ -14,6 +14,7 @@ from membound.errors import RecordError
 from membound.run import store
 from membound.run.schema import Run
 from membound.spec import catalogue
+from membound.study import published_runs
 from membound.study.hbm_fine_tuning.plan import Point
 from membound.trace import cache
 
@@ -44,6 +45,12 @@ class Kept:
         kept = dataclasses.replace(run, tables=tables, about={**run.about, _MARK: fingerprint(point), "title": point.title})
         store.write(kept, self.folder / point.name)
         return kept
+
+
+def write_published(folder: Path) -> None:
+    """The report's own Runs beside ours, one folder each, for `membound compare`. Raises `StorageError`."""
+    for name, run in published_runs.runs().items():
+        store.write(run, folder / "published" / name)
 
 
 def fingerprint(point: Point) -> str:

@@ -11,7 +11,8 @@ from membound.report.charts.figure import Figure
 from membound.report.charts.table import Table
 from membound.report.page.page import Fact, Page, Section, Verdict
 from membound.spec import catalogue
-from membound.study.hbm_fine_tuning import agreeing, beyond, bounds, bubbles, clocks, diagrams, dimms, over_time, sizes, system
+from membound.study.hbm_fine_tuning import agreeing, bounds, bubbles, capacity, clocks, cost, diagrams, dimms, energy, over_time, sizes, system
+from membound.study.hbm_fine_tuning import book as books
 from membound.study.hbm_fine_tuning.book import Book
 
 _MACHINE: Final = "hgx-h100"
@@ -36,7 +37,7 @@ def page(book: Book) -> Page:
     machine = catalogue.machine(_MACHINE)
     sections = (
         Section("Agreement with the report", (agreeing.agreement(book), agreeing.contradictions(book))),
-        Section("Models and memory", (sizes.growth(), diagrams.encoder_decoder(), diagrams.decoder(), sizes.zero(book))),
+        Section("Models and memory", (sizes.growth(), sizes.growth_table(), diagrams.encoder_decoder(), diagrams.decoder(), sizes.zero(book))),
         Section("The system", (system.table(machine, "1"), system.table(machine, "2"), diagrams.system(machine))),
         Section("Llama 7B", _drawn(book, _7B), _OVER_TIME),
         Section("Llama 65B with offload", _drawn(book, _65B)),
@@ -44,8 +45,8 @@ def page(book: Book) -> Page:
         Section("Llama 65B by QLoRA", _drawn(book, _QLORA)),
         Section("Host memory", (dimms.figure(book, "Figure 25a"), dimms.figure(book, "Figure 25b"), dimms.table(book))),
         Section("Beyond the report: what bounds each job", (bounds.bounds(book), bounds.phases(book), bounds.gains(book))),
-        Section("Beyond the report: capacity", (beyond.capacity(book), beyond.ddr_ratio(book))),
-        Section("Beyond the report: energy and cost", (beyond.energy(book), beyond.efficiency(book), beyond.cost(book))),
+        Section("Beyond the report: capacity", (capacity.capacity(book), capacity.ddr_ratio(book))),
+        Section("Beyond the report: energy and cost", (energy.energy(book), energy.efficiency(book), cost.cost(book))),
         Section("What was run", (_jobs(book),)),
     )
     return Page(
@@ -85,7 +86,7 @@ def _facts(book: Book) -> list[Fact]:
         each = next(each for each in book.agreements if each.claim.id == name)
         if each.ratio is not None and each.claim.value is not None:
             ours = each.ratio * each.claim.value - 1
-            found.append(Fact(f"gain of {job}, 1593 to 2619 MHz", f"{ours:+.1%}", f"published {each.claim.value - 1:+.1%}"))
+            found.append(Fact(f"{books.title(job)}: gain from 1593 to 2619 MHz", f"{ours:+.1%}", f"published {each.claim.value - 1:+.1%}"))
     return found
 
 
@@ -101,7 +102,7 @@ def _jobs(book: Book) -> Table:
         run = book.runs.get(name)
         verdict = "failed" if run is None else "fits" if run.fits.gpu and run.fits.host else "does not fit"
         why = book.failed.get(name, "not run") if run is None else run.fits.why or ""
-        found.append((Noted(name, point.title), *(book.number(name, quantity) for quantity in quantities), Noted(verdict, why)))
+        found.append((Noted(point.title, name), *(book.number(name, quantity) for quantity in quantities), Noted(verdict, books.briefly(why))))
     return Table(
         title="Every run", columns=columns, rows=tuple(found), label="Table C",
         says=f"{len(book.runs)} of {len(found)} runs are there; each is a folder beside this page.",

@@ -42,12 +42,6 @@ class Plan:
     variants: Mapping[tuple[str, str], str]
     """Name of the point by the report's id and a setting of what it leaves open."""
 
-    def only(self, jobs: frozenset[str]) -> Plan:
-        """The part of it that runs `jobs`."""
-        kept = {name: point for name, point in self.points.items() if point.job_name in jobs}
-        report = {name: point for name, point in self.report.items() if point in kept}
-        return Plan(kept, report, {key: point for key, point in self.variants.items() if point in kept})
-
 
 @functools.cache
 def plan() -> Plan:

@@ -5,22 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from membound.report.charts.bubbles import Axis
+from membound.report.charts.data import Column
 from membound.report.charts.figure import Figure
 from membound.report.charts.lines import Line, Lines
 from membound.report.charts.stacked_bars import Part, StackedBars
+from membound.report.charts.table import Table
 from membound.run.schema import Run
 from membound.study.hbm_fine_tuning import book as books
 from membound.study.hbm_fine_tuning.book import Book, rows
 
 # Rajbhandari et al., ZeRO, SC20, section 3.1: 16-bit weights, 16-bit gradients, and K bytes of optimizer states for each parameter.
 _WEIGHTS, _GRADIENTS, _K = 2.0, 2.0, 12.0
+_AT_WORK: Final = {"yes": "some", "no": "all"}
+_SIZES: Final = "model_sizes.csv"
 _STAGES: Final = ("not sharded", "ZeRO-1", "ZeRO-2", "ZeRO-3")
 _STATES: Final = {"weights": "weights", "gradients": "gradients", "optimizer": "optimizer states"}
 
 
 def growth() -> Figure:
     """Figure 1."""
-    known = rows("model_sizes.csv")
+    known = rows(_SIZES)
     dense, sparse = ([row for row in known if row["sparse"] == which] for which in ("no", "yes"))
     first, last = known[0], max(dense, key=lambda row: float(row["parameters"]))
     times = float(last["parameters"]) / float(first["parameters"])
@@ -28,9 +32,24 @@ def growth() -> Figure:
         title="Sizes of language models, 2017 to 2024", label="Figure 1", x=Axis("year", ""), y=Axis("parameters", ""), log_y=True,
         lines=(_sizes("all parameters at work", dense), _sizes("some at work for each token", sparse)),
         says=f"From {first['name']} ({first['year']}) to {last['name']} ({last['year']}) the largest dense model grew {times:,.0f} times.",
-        source="; ".join(f"{row['name']}: {row['source']}" for row in known)[:1150],
+        source="the models' own papers, named in the table",
         notes=("GPT-4, Gemini and others whose makers publish no size are left out.",),
     )  # fmt: skip
+
+
+def growth_table() -> Table:
+    """The models of Figure 1, each with its source."""
+    columns = (Column("published"), Column("parameters"), Column("at work for a token"), Column("model and source"))
+    found = tuple((_month(row), _billions(row), _AT_WORK[row["sparse"]], f"{row['name']}: {row['source']}") for row in rows(_SIZES))
+    return Table(title="Models of Figure 1", label="Table A3", columns=columns, rows=found, says=f"{len(found)} models whose size is published.")
+
+
+def _month(row: dict[str, str]) -> str:
+    return f"{row['year']}-{int(row['month']):02}"
+
+
+def _billions(row: dict[str, str]) -> str:
+    return f"{float(row['parameters']) / 1e9:,.4g} B"
 
 
 def _sizes(name: str, found: list[dict[str, str]]) -> Line:
