@@ -41,8 +41,9 @@ def default_folder() -> Path:
         raise InputError("MEMBOUND_CACHE", None, "this user has no home folder: set MEMBOUND_CACHE to a folder for traces") from None
 
 
+@functools.lru_cache(maxsize=256)
 def warn(message: str) -> None:
-    """One line on standard error."""
+    """One line on standard error; the same words once."""
     print(f"membound: warning: {message}", file=sys.stderr)
 
 

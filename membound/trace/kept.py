@@ -64,7 +64,8 @@ class Kept:
                 writer(draft / self.content)
                 (draft / _SUMS).write_text(json.dumps(_sums(draft / self.content)))
         except StorageError as error:
-            self.warn(f"{self.what} is not kept: {error}")
+            # The folder, not the entry, is what a user can cure, and what is worth saying once.
+            self.warn(f"{self.what} is not kept: {str(error).replace(str(entry), str(self.folder))}")
         self._evict(keep=entry)
 
     def usage(self) -> tuple[int, int]:

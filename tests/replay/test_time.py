@@ -279,7 +279,8 @@ class TestLengths:
         for machine in machines_of(replayers["lengths"]):
             played = replayers["lengths"].on(machine)
             micro = played.borders[-1]
-            assert (np.diff(micro) >= -1e-4 * micro[1:]).all()
+            # Where the host holds every micro-step to the same time, its queue is looked at in steps: a per mille.
+            assert (np.diff(micro) >= -1e-3 * micro[1:]).all()
 
     def test_waiting_for_the_longest_row_is_part_of_the_step(self, replayers: dict[str, Replayer]) -> None:
         played = replayers["lengths"].on(machines_of(replayers["lengths"])[-1])

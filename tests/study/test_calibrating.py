@@ -59,7 +59,8 @@ def test_the_rest_of_the_shipped_profile_comes_out_too(fitted: Fitted) -> None:
     assert (fitted.profile.clock, fitted.profile.sms) == (SHIPPED.clock, SHIPPED.sms)
     assert set(fitted.profile.launch) >= set(KINDS)
     for kind, price in SHIPPED.launch.items():
-        assert fitted.profile.launch[kind] == pytest.approx(price, rel=0.25), kind
+        # The least of two runs ships, of which this is the slower; they differ by up to a factor of two.
+        assert 0.75 * price <= fitted.profile.launch[kind] <= 2.2 * price, kind
 
 
 def test_laws_with_constants_of_their_own_are_right_in_the_median_already(fitted: Fitted) -> None:

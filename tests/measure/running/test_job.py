@@ -32,9 +32,12 @@ def test_what_a_cpu_can_tell_is_told(run: Run) -> None:
     known = {name for name, value in run.values.items() if isinstance(value, Value)}
     assert known >= {
         "host.memory.capacity", "host.memory.used.peak", "host.memory.pageable.peak", "step.time", "step.time.forward", "step.time.backward",
-        "step.time.optimizer", "tokens.rate", "tokens.rate.useful", "samples.rate", "cpu.utilisation.mean", "model.parameters",
+        "step.time.optimizer", "tokens.rate", "tokens.rate.useful", "samples.rate", "model.parameters",
     }  # fmt: skip
     assert run.number("model.parameters") == 158_016
+    # Steps that are over within a second may fall between two samples of the host.
+    processor = run.values["cpu.utilisation.mean"]
+    assert isinstance(processor, Value) or processor.reason
 
 
 def test_what_is_of_a_gpu_is_missing(run: Run) -> None:

@@ -88,7 +88,10 @@ def test_what_was_marked_before_the_kill_is_there(job: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["about"]["ended"]["how"] == "killed"
     assert sorted(path.name for path in place.folder.iterdir()) == ["run.json", "tables"]
-    assert store.read(place.folder).number("step.time") == run.number("step.time")
+    # The ranks may have marked a step or two more before they noticed.
+    kept = store.read(place.folder)
+    assert kept.number("step.time")
+    assert [row["step"] for row in kept.tables["marks"].to_pylist() if row["kind"] == "step"][: len(seen)] == seen
 
 
 def test_a_rank_may_be_killed(job: str, tmp_path: Path) -> None:
