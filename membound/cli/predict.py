@@ -46,17 +46,26 @@ def predict(
     from membound.ghost.capture import Limits
     from membound.replay.allocator_settings import AllocatorSettings
     from membound.spec import jobfile
+    from membound.study import answers
     from membound.study.predicting import Predictor
+    from membound.trace import cache
 
     limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
     settings = AllocatorSettings.parse(allocator) if allocator else AllocatorSettings()
     asked = jobfile.read(job, changes or (), machine)
-    with output.progress() as (hear, name):
-        predictor = Predictor(settings, hear, limits, cached=not no_cache)
-        found = predictor.predict(asked.job, asked.machine)
-        run = found.run if no_advice else _with_cures(asked, found, predictor, name)
-    if out is not None:
-        _export(out, run, found)
+    kept = answers.Answers(cache.default_folder())
+    # A folder gets all tables and the trace, which an answer has not.
+    key = None if no_cache or out is not None else answers.key(asked.job, asked.machine, settings, advised=not no_advice)
+    run = None if key is None else kept.get(key)
+    if run is None:
+        with output.progress() as (hear, name):
+            predictor = Predictor(settings, hear, limits, cached=not no_cache)
+            found = predictor.predict(asked.job, asked.machine)
+            run = found.run if no_advice else _with_cures(asked, found, predictor, name)
+        if out is not None:
+            _export(out, run, found)
+        if key is not None:
+            kept.put(key, run)
     _print(run, as_json, out)
 
 

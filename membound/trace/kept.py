@@ -103,7 +103,8 @@ class Kept:
 
 def _sums(folder: Path) -> dict[str, str]:
     # Parquet has no checksum of its own here: a flipped bit could pass as a number.
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _size(entry: Path) -> int:

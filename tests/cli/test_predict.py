@@ -49,6 +49,13 @@ class TestAnswers:
         assert step["unit"] == "s"
         assert document["values"]["model.parameters"]["value"] == 158_016
 
+    def test_asked_again_it_answers_the_same(self, job: Path, tmp_path: Path) -> None:
+        asked = ["predict", str(job), "--json", "-s", "recipe.accumulation=2"]
+        first, again = (run(*asked, MEMBOUND_CACHE=str(tmp_path / "cache")) for _ in range(2))
+        documents = [json.loads(done.stdout) for done in (first, again)]
+        documents[0]["about"].pop("capture")
+        assert documents[0] == documents[1]
+
     def test_people_get_a_summary(self, job: Path) -> None:
         done = run("predict", str(job))
         assert (done.returncode, done.stderr) == (0, "")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from pathlib import Path
 from typing import Final
 
-import membound
+from membound import sources
 from membound.errors import RecordError
 from membound.run import store
 from membound.run.schema import Run
@@ -56,19 +55,5 @@ def write_published(folder: Path) -> None:
 def fingerprint(point: Point) -> str:
     """SHA-256 over all that shapes the Run of `point`."""
     trace = cache.key(point.job, catalogue.model_entry(point.job.model, point.job.allow_code).config, point.machine.gpus)
-    parts = [trace, point.job.model_dump(mode="json"), point.machine.model_dump(mode="json"), _sources()]
+    parts = [trace, point.job.model_dump(mode="json"), point.machine.model_dump(mode="json"), sources.digest(*_SOURCES)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-@functools.cache
-def _sources() -> str:
-    root = Path(membound.__file__).parent
-    files = sorted(file for source in _SOURCES for file in _files(root / source))
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return total.hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
