@@ -7,6 +7,7 @@ Switches the simulated machine's GPUs to their lower memory clock, measures for 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ from membound.measure.clocks.simulated import SimulatedDriver
 
 def main(machine: Path, state: Path, seconds: float, forks: bool) -> None:
     """Live."""
+    # As in a terminal: under nohup, which checks are often run with, a hangup is ignored by all that it starts.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     @contextmanager
     def load(uuids: Sequence[str]) -> Iterator[None]:
