@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "folders": {"errors"},
     "sources": set(),
     "spec": BASE,
-    "trace": SPEC,
+    "trace": SPEC | {"sources"},
     "run": SPEC,
     "cost": SPEC | {"trace", "run"},
     "replay": SPEC | {"trace", "run", "cost"},

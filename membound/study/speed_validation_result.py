@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from membound import __version__, folders
 from membound.study import speed_validation_statistics as statistics
-from membound.study.published.outcome import LeftOut
+from membound.study.published.outcome import LeftOut, reasons
 from membound.study.speed_validation import SpeedCompared, SpeedDone, SpeedFailed
 from membound.study.speed_validation_statistics import Key, Repeat
 
@@ -47,8 +46,7 @@ class SpeedResult:
 
     def reasons(self) -> list[tuple[str, str, int]]:
         """Why rows are left out: reason, detail, number of rows; most first."""
-        counts = Counter((each.reason, each.detail) for each in self.left_out)
-        return [(*why, count) for why, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+        return reasons(self.left_out)
 
     def failures(self) -> list[tuple[str, list[str]]]:
         """Why rows failed: the error and the rows that met it; most first."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from membound import __version__, folders
 from membound.study import validation_statistics as statistics
-from membound.study.published.outcome import ALLOCATED, MATCHED, Comparable, LeftOut
+from membound.study.published.outcome import ALLOCATED, MATCHED, Comparable, LeftOut, reasons
 from membound.study.published.rows import Row
 from membound.study.validation import Compared, Done, Failed
 from membound.study.validation_measured import PAIRS, Measured
@@ -48,8 +47,7 @@ class Result:
 
     def reasons(self) -> list[tuple[str, str, int]]:
         """Why rows are left out: reason, detail, number of rows; most first."""
-        counts = Counter((each.reason, each.detail) for each in self.left_out)
-        return [(*why, count) for why, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+        return reasons(self.left_out)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from membound import sources
 from membound.errors import InputError
 from membound.spec.job import Job, deepspeed_json
 from membound.trace import store
@@ -54,7 +55,7 @@ def key(job: Job, config: Mapping[str, Any], ranks_per_node: int) -> str:
     shape["recipe"]["accumulation"] = min(job.recipe.accumulation, MICRO_STEPS)
     if job.recipe.deepspeed_config is not None:
         shape["recipe"]["deepspeed_config"] = deepspeed_json(job.recipe.deepspeed_config)
-    parts = [shape, dict(config), min(ranks_per_node, job.gpus), _versions(), _source_sum()]
+    parts = [shape, dict(config), min(ranks_per_node, job.gpus), _versions(), sources.digest(*_SOURCES)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -66,20 +67,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-@functools.cache
-def _source_sum() -> str:
-    root = Path(__file__).resolve().parent.parent
-    files = sorted(file for source in _SOURCES for file in _files(root / source))
-    total = hashlib.sha256()
-    for file in files:
-        total.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return total.hexdigest()
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.suffix in {".py", ".json"}]
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class TestKey:
 
     def test_our_own_code_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = cache.key(job(), CONFIG, 8)
-        monkeypatch.setattr(cache, "_source_sum", lambda: "other")
+        monkeypatch.setattr(cache.sources, "digest", lambda *parts: "other")
         assert cache.key(job(), CONFIG, 8) != before
 
 

@@ -8,17 +8,20 @@ from typing import Any, Final
 from membound.study.published.outcome import ALLOCATED, GB, Comparable, LeftOut, Outcome, job, machine
 from membound.study.published.rows import Row
 
-_MODELS: Final = {
+MODELS: Final = {
     "phi-1.5 1.3 B": ("phi-1.5", ["q_proj", "v_proj"]),
     "StableLM Alpha 3 B": ("stablelm-alpha-3b", ["query_key_value"]),
     "Llama 2 7 B": ("llama-2-7b", ["q_proj", "v_proj"]),
     "Llama 2 13 B": ("llama-2-13b", ["q_proj", "v_proj"]),
     "Falcon 40 B": ("falcon-40b", ["query_key_value"]),
 }
+LORA: Final = (
+    "LoRA as its finetune/lora.py: rank 8, alpha 16, dropout 0.05, on queries and values (where the model fuses them: on all of the fused layer)"
+)
 _UNIT: Final = "GB of 1e9 B: finetune scripts print torch.cuda.max_memory_allocated() / 1e9 of rank 0"
 _SETTINGS: Final = (
     "every row as long as the longest example, which sets the peak; no padding mask, as litgpt passes none",
-    "LoRA as its finetune/lora.py: rank 8, alpha 16, dropout 0.05, on queries and values (where the model fuses them: on all of the fused layer)",
+    LORA,
     "litgpt computes the loss in pieces of 128 tokens; predicted whole",
 )
 
@@ -33,7 +36,7 @@ def outcome(row: Row) -> Outcome:
         return LeftOut(row, "the installed software does otherwise", "Transformers 5 leaves Falcon's own linear class in 16 bits")
     longest = re.search(r"longest example \((\d+) tok\)", row.notes)
     assert longest is not None
-    name, targets = _MODELS[row.model]
+    name, targets = MODELS[row.model]
     place = machine(row.gpu, 1)
     assert place is not None
     return Comparable(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -68,6 +69,12 @@ class LeftOut:
     row: Row
     reason: str
     detail: str = ""
+
+
+def reasons(left_out: Iterable[LeftOut]) -> list[tuple[str, str, int]]:
+    """Why rows are left out: reason, detail, number of rows; most first."""
+    counts = Counter((each.reason, each.detail) for each in left_out)
+    return [(*why, count) for why, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
 Outcome = Comparable | LeftOut

@@ -5,20 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from membound.study.published.litgpt import LORA, MODELS
 from membound.study.published.outcome import LeftOut
 from membound.study.published.rows import Row
 from membound.study.published_speed.outcome import STEP, SpeedOutcome, Timed, over_alpaca, several
 from membound.study.published_speed.rows import rounding
 
-_MODELS: Final = {
-    "phi-1.5 1.3 B": ("phi-1.5", ["q_proj", "v_proj"]),
-    "StableLM Alpha 3 B": ("stablelm-alpha-3b", ["query_key_value"]),
-    "Llama 2 7 B": ("llama-2-7b", ["q_proj", "v_proj"]),
-    "Llama 2 13 B": ("llama-2-13b", ["q_proj", "v_proj"]),
-}
 _UNIT: Final = "min for 1,000 iterations of one micro-batch each: over 1,000, times the micro-batches of a step"
 _SETTINGS: Final = (
-    "LoRA as its finetune/lora.py: rank 8, alpha 16, dropout 0.05, on queries and values (where the model fuses them: on all of the fused layer)",
+    LORA,
     "loss in pieces of 128 tokens there, whole here",
     "row lengths of Llama-1's tokenizer for every model",
 )
@@ -32,7 +27,7 @@ def outcome(row: Row) -> SpeedOutcome:
     assert longest is not None
     assert row.gpus is not None
     assert row.accumulation is not None
-    name, targets = _MODELS[row.model]
+    name, targets = MODELS[row.model]
     asked = over_alpaca(name, int(longest[1]), row.gpus, _recipe(row, targets))
     published = row.value * 60 / 1000 * row.accumulation
     return Timed(row, asked, several(row.gpu, row.gpus), "litgpt", STEP, published, _UNIT, rounding(row.value), _SETTINGS)
