@@ -152,7 +152,8 @@ def _row(found: Sweep, point: Point, wide: bool) -> list[str]:
     rate = _number(point, "tokens.rate.useful")
     shown = [units.show(number, unit) if (number := _number(point, name)) is not None else "" for name, unit in _UNITS.items()]
     (bound, share), *others = sorted(point.priced.sensitivity.items(), key=lambda item: -item[1])
-    cells = [*at, shown[0], f"{rate:,.0f}", f"{point.gain or 0.0:+.1%}", *shown[1:], f"{bound} {share:.2f}", _fits(point)]
+    gain = "" if point.gain is None else f"{point.gain:+.1%}"
+    cells = [*at, shown[0], f"{rate:,.0f}", gain, *shown[1:], f"{bound} {share:.2f}", _fits(point)]
     if wide:
         buys = ", ".join(f"{name} {each:.2f}" for name, each in others[:_NEXT] if each >= 0.005)
         cells += [f"{point.priced.energy_per_token.value:.3g}", buys]

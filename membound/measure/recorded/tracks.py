@@ -46,17 +46,18 @@ class Track:
         return code, value + rounds * (self._answers[-1][1] - self._answers[0][1]) if self._counter and code == 0 else value
 
     def mean(self, begin: float, end: float) -> tuple[int, float]:
-        """Mean value between two times, and the code at the second."""
+        """Mean of what was answered between two times, in time; and the code at the second. What was refused counts as unread, not as 0."""
         code, last = self.at(end)
         if code or end <= begin:
             return code, last
-        total, at = 0.0, begin
+        total, read, at = 0.0, 0.0, begin
         while at < end:
             following = min(end, self._next(at))
             found, value = self.at((at + following) / 2)
-            total += (value if found == 0 else 0.0) * (following - at)
+            if found == 0:
+                total, read = total + value * (following - at), read + following - at
             at = following
-        return 0, total / (end - begin)
+        return 0, total / read if read else last
 
     def _next(self, time: float) -> float:
         rounds, phase = divmod(time, self._seconds)

@@ -132,3 +132,9 @@ def test_a_folder_must_hold_one_machine(tmp_path: Path) -> None:
 def test_a_source_survives_the_way_to_another_process(faults: list[Fault]) -> None:
     source = Source(H100, 8, tuple(faults))
     assert Source.of(json.loads(json.dumps(source.document(), allow_nan=False))) == source
+
+
+def test_a_mean_leaves_out_what_was_refused() -> None:
+    track = Track(entry("gpm", 0, [[0.0, 0, 10.0], [1.0, 3, None], [3.0, 0, 20.0]], [83, 0], counter=False), 4.0)
+    assert track.mean(0.0, 4.0) == (0, 15.0)
+    assert track.mean(0.0, 2.0) == (3, None)
