@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -237,15 +238,19 @@ class TestSweep:
         with pytest.raises(MemboundError, match=r"no point of this sweep can be asked; the first: .*2 GPUs need"):
             predicted(tiny_job, {"gpus": [2, 4]})
 
-    def test_hardware_is_priced_from_one_capture_and_jobs_from_one_each(self, tiny_job: Job, tiny_trace: Trace) -> None:
+    def test_hardware_is_priced_from_one_capture_and_jobs_from_one_each(
+        self, tiny_job: Job, tiny_config: dict[str, Any], tiny_trace: Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # A cache of its own: other tests put Traces into the session's meanwhile.
+        monkeypatch.setenv("MEMBOUND_CACHE", str(tmp_path))
+        kept = cache.TraceCache(tmp_path)
+        kept.put(cache.key(tiny_job, tiny_config, 1), tiny_trace)
         heard: list[Progress] = []
         predictor = Predictor(progress=heard.append)
         sweep(sweep_grid.whole(tiny_job, {CLOCK: ["1 GHz", "2 GHz"], "machine": ["rtx-4090", "h200"]}), predictor)
         assert heard == []  # the one Trace is kept already
-        kept = cache.TraceCache(cache.default_folder())
-        before = kept.usage()[0]
         sweep(sweep_grid.whole(tiny_job, {"recipe.max_grad_norm": [1.0, 3.25], CLOCK: ["1 GHz", "2 GHz"]}), predictor)
-        assert kept.usage()[0] == before + 1
+        assert kept.usage()[0] == 2
         assert [each.stage for each in heard].count("starting") == 1
 
     @pytest.mark.parametrize("key", [CLOCK, "machine.gpu.clock.boost", "machine.links.pcie.bandwidth"])

@@ -70,10 +70,19 @@ def check(samples: Samples, folder: Path) -> None:
         pq.read_metadata(path)
 
 
+def errors_of(folder: Path) -> Path:
+    """Where the process that records into `folder` says why it could not."""
+    return folder.with_name(folder.name + ".stderr")
+
+
 @contextmanager
 def owners(folders: Sequence[Path]) -> Iterator[list[subprocess.Popen[str]]]:
     """Processes that record into `folders`."""
-    started = [subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, text=True) for folder in folders]
+    # Errors into a file: a pipe that nobody reads would stop them.
+    started = []
+    for folder in folders:
+        with open(errors_of(folder), "w") as errors:
+            started.append(subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, stderr=errors, text=True))
     try:
         yield started
     finally:
@@ -91,7 +100,9 @@ def test_the_recording_process_is_killed_alone_and_with_its_workers(tmp_path: Pa
     with owners(folders) as processes:
         for process, folder in zip(processes, folders, strict=True):
             assert process.stdout is not None
-            epoch = int(process.stdout.readline())
+            line = process.stdout.readline()
+            assert line, f"the recording ended before it began: {errors_of(folder).read_text()}"
+            epoch = int(line)
             victims = [pid for pid in pids(folder).values() if RANDOM.random() < 0.4]
             time.sleep(RANDOM.uniform(0, 0.3))
             for pid in (process.pid, *victims):
