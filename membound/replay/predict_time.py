@@ -1,28 +1,24 @@
-"""What the time replay puts into a Run: values with their bands, and series."""
+"""What the time replay puts into a Run: values with their bands."""
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from membound.cost import dtypes
 from membound.cost.heat import temperatures, thermal_of
-from membound.cost.laws import LAWS, law_of
 from membound.cost.power import board_power, core_clock, energy_of
 from membound.cost.profile import profile_of
-from membound.cost.resources import RESOURCES
 from membound.replay.outside import ranks_on_node
 from membound.replay.series import Course, course
 from membound.replay.step import FLOWS, KINDS, Played
 from membound.run.schema import Missing, Value
-from membound.run.series import CURVE_TABLE, GPU_PERIOD, HOST_PERIOD, MARK_TABLE
+from membound.run.series import GPU_PERIOD
 from membound.spec.machine import Machine
-from membound.trace.schema import KIND, PHASE
+from membound.trace.schema import PHASE
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,31 +77,33 @@ def relative_band(played: Played) -> float:
 
 def unknown_share(played: Played) -> float:
     """Share of the step in operators that no law knows."""
-    seconds = played.prices.unknown[played.prices.index]
-    by_segment = np.add.reduceat(seconds, played.timeline.segments, axis=0)
-    return float(played.mean(by_segment) / played.step[0])
+    return a_step(played, played.prices.unknown[played.prices.index]) / float(played.step[0])
 
 
 def model_flops(played: Played) -> float:
-    """Operations of a step on one GPU without those that recomputation repeats."""
+    """FLOPs of a step on one GPU without those that recomputation repeats."""
     program = played.work.program
     recipe = program.trace.header.job.get("recipe", {})
     flops = played.work.flops
-    by_segment = np.add.reduceat(flops, played.timeline.segments, axis=0)
-    total = float(played.mean(by_segment))
+    total = a_step(played, flops)
     if recipe.get("recompute") != "full":
         return total
     heads = np.array([path.rpartition(".")[2] in {"lm_head", "embed_out"} for path in program.trace.header.modules])
     module = program.trace.instructions["module"][program.row]
     again = np.where(((program.phase == PHASE["forward"]) & ~heads[module])[:, None], flops, 0.0)
-    return total - float(played.mean(np.add.reduceat(again, played.timeline.segments, axis=0)))
+    return total - a_step(played, again)
+
+
+def a_step(played: Played, amounts: Floats) -> float:
+    """A step's mean of what is given by item and row length, [n, K]."""
+    return float(played.mean(np.add.reduceat(amounts, played.timeline.segments, axis=0)))
 
 
 def _speed(timing: Timing) -> dict[str, Value | Missing]:
     played, machine = timing.played, timing.machine
     band = relative_band(played)
     step = float(played.step[0])
-    basis = "captured operations priced kernel by kernel and replayed over their streams" + _rates(machine)
+    basis = "captured operations priced kernel by kernel and replayed over their streams" + profile_of(machine.gpu).note()
     parts = dict(zip(KINDS, played.mean(played.parts).tolist(), strict=True))
     lengths, per_step = played.lengths, played.lengths.micro_batch * played.accumulation
     fed = lengths.padded_mean(lengths.micro_batch) * per_step
@@ -190,102 +188,10 @@ def _power(timing: Timing) -> dict[str, Value | Missing]:
     }
 
 
-def time_tables(timing: Timing, used: float, reserved: float, host_used: float) -> dict[str, pa.Table]:
-    """`gpu`, `host`, `marks` and `curves` as `membound.run.series` has them, `time.resources` and `time.families`.
-
-    Args: `used`, `reserved` GPU memory once the allocator has settled, `host_used` of the node, B.
-    """
-    played, ran, machine = timing.played, timing.course, timing.machine
-    bins = len(timing.power)
-    hbm = ran.rate("read") + ran.rate("written")
-    columns = {
-        "busy": np.minimum(ran.rate("busy"), 1.0), "hbm.read": ran.rate("read"), "hbm.write": ran.rate("written"),
-        "hbm.utilisation": np.minimum(hbm / machine.gpu.hbm.bandwidth, 1.0), "memory.used": np.full(bins, used),
-        "memory.reserved": np.full(bins, reserved), "power": timing.power, "clock.core": timing.clock,
-        "clock.memory": np.full(bins, machine.gpu.hbm.clock), "temperature.gpu": timing.die, "temperature.hbm": timing.memory,
-        "pcie.h2d": ran.rate("h2d"), "pcie.d2h": ran.rate("d2h"), "nvlink.sent": ran.rate("nvlink"),
-    }  # fmt: skip
-    gpu = {"time": np.arange(bins) * GPU_PERIOD, "gpu": np.zeros(bins, np.int32)} | columns
-    host = _host_series(timing, host_used)
-    return {
-        "gpu": pa.table(gpu),
-        "host": pa.table(host),
-        "marks": _marks(ran),
-        "curves": _curves(columns, host),
-        "time.resources": pa.table({"resource": list(RESOURCES), "share": [played.sensitivity[name] for name in RESOURCES]}),
-        "time.families": _families(played),
-    }
-
-
-def _host_series(timing: Timing, host_used: float) -> dict[str, Floats]:
-    machine, ran = timing.machine, timing.course
-    ranks = ranks_on_node(timing.played.work.program.trace, machine)
-    cores = machine.host.sockets * machine.host.cores_per_socket
-    group = round(HOST_PERIOD / GPU_PERIOD)
-    count = max(len(ran.bins) // group, 1)
-
-    def each(name: str) -> Floats:
-        rate = ran.rate(name)
-        return np.asarray(rate[: count * group].reshape(count, -1).mean(axis=1) if len(rate) >= group else rate.mean(keepdims=True))
-
-    return {
-        "time": np.arange(count) * HOST_PERIOD, "node": np.zeros(count, np.int32),
-        "cpu.utilisation": np.minimum((ranks + each("cores") * cores) / cores, 1.0),
-        "memory.used": np.full(count, host_used), "memory.bandwidth": each("dimms") * ranks,
-    }  # fmt: skip
-
-
-def _marks(ran: Course) -> pa.Table:
-    rows = [dataclasses.asdict(mark) | {"rank": 0, "name": "optimizer" if mark.kind == "phase" else mark.kind} for mark in ran.marks]
-    return pa.Table.from_pylist(rows, schema=MARK_TABLE)
-
-
-_SOURCES: Final = {
-    "busy": "timeline of the captured kernels", "hbm": "operands of captured kernels through a model of the L2",
-    "memory": "replay of PyTorch's allocator", "power": "energy per operation and byte", "clock": "the machine, and the board's power limit",
-    "temperature": "first-order heat sink",
-    "pcie": "captured copies", "nvlink": "captured collectives", "cpu": "launching cores and host work",
-}  # fmt: skip
-
-
-def _curves(gpu: dict[str, Floats], host: dict[str, Floats]) -> pa.Table:
-    named = [("gpu", name, GPU_PERIOD) for name in gpu] + [("host", name, HOST_PERIOD) for name in host if name not in {"time", "node"}]
-    rows = [
-        {"table": table, "curve": name, "tier": "law", "source": _SOURCES[name.split(".")[0]], "period": period, "missing": 0, "reason": None}
-        for table, name, period in named
-    ]
-    return pa.Table.from_pylist(rows, schema=CURVE_TABLE)
-
-
-def _families(played: Played) -> pa.Table:
-    """Seconds of a step by family of kernels, as if they ran one after the other."""
-    program = played.work.program
-    names = program.trace.header.ops
-    law = np.array([law_of(name) for name in names])[program.op]
-    seconds = played.prices.table[0, played.prices.index]
-    kernel = program.kind == KIND["kernel"]
-    rows: list[tuple[str, float, float, float]] = []
-    for number, each in enumerate(LAWS):
-        name = each.family if number < len(LAWS) - 1 else "unknown"
-        chosen = np.where((kernel & (law == number))[:, None], seconds, 0.0)
-        flows = [np.where((kernel & (law == number))[:, None], f, 0.0) for f in (played.work.read + played.work.written, played.work.flops)]
-        time, moved, flops = (float(played.mean(np.add.reduceat(x, played.timeline.segments, axis=0))) for x in (chosen, *flows))
-        rows.append((name, time, moved, flops))
-    for kind in ("collective", "copy_h2d", "copy_d2h", "host"):
-        chosen = np.where((program.kind == KIND[kind])[:, None], seconds, 0.0)
-        rows.append((kind, float(played.mean(np.add.reduceat(chosen, played.timeline.segments, axis=0))), 0.0, 0.0))
-    columns = zip(*(row for row in rows if row[1] > 0.0), strict=True)
-    return pa.table({name: pa.array(column) for name, column in zip(("family", "seconds", "hbm", "flops"), columns, strict=True)})
-
-
 def _dtype(played: Played) -> str:
     """Type of the numbers that most of the step's operations multiply."""
     flows = dict(zip(FLOWS, played.mean(played.flows).tolist(), strict=True))
     return "bfloat16" if flows["tensor_flops"] >= 0.5 * flows["flops"] else "float32"
-
-
-def _rates(machine: Machine) -> str:
-    return profile_of(machine.gpu).note()
 
 
 def _top(values: Floats) -> float:

@@ -17,9 +17,10 @@ from membound.replay.allocator_settings import AllocatorSettings
 from membound.replay.lengths import of as of_job
 from membound.replay.memory import replay
 from membound.replay.predict_memory import memory_fits, memory_tables, memory_values
-from membound.replay.predict_time import Timing, time_tables, time_values, unknown_share
+from membound.replay.predict_time import Timing, time_values, unknown_share
 from membound.replay.result import Memory
 from membound.replay.time import Replayer
+from membound.replay.time_tables import time_tables
 from membound.replay.walked import Forgetful, Memo
 from membound.run.quantities import QUANTITIES
 from membound.run.schema import Missing, Run, Value

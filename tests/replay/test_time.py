@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from membound.replay.predict_time import Timing, relative_band, time_tables, time_values, unknown_share
+from membound.replay.predict_time import Timing, relative_band, time_values, unknown_share
 from membound.replay.program import compiled
 from membound.replay.series import course
 from membound.replay.step import FLOWS, KINDS, Played
 from membound.replay.time import Replayer
+from membound.replay.time_tables import time_tables
 from membound.replay.timeline import play
 from membound.run import quantities
 from membound.run.schema import Missing, Value
