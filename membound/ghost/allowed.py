@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from membound.trace.compare import Choice
+from membound.trace.choice import Choice
 
 _CPU, _CUDA = r"aten\._scaled_dot_product_flash_attention_for_cpu", r"aten\._scaled_dot_product_(flash|efficient|cudnn)_attention"
 

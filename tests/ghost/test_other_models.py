@@ -18,7 +18,8 @@ from membound.ghost.capture import capture
 from membound.spec import catalogue, jobfile
 from membound.spec.job import Job
 from membound.trace import cache, store
-from membound.trace.compare import Choice, compare
+from membound.trace.choice import Choice
+from membound.trace.compare import compare
 from membound.trace.schema import PHASE, Trace
 
 EXAMPLES: Final = Path(__file__).parents[2] / "examples"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from membound.trace.builder import TraceBuilder
-from membound.trace.compare import Choice, Difference, compare
+from membound.trace.choice import Choice
+from membound.trace.compare import Difference, compare
 from membound.trace.schema import KIND, PHASE, PLACE, Trace
 
 Step = tuple[str, int]
