@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import torch
 
-from membound.ghost import private
+from membound.ghost.private.autocast import autocast_fallthrough, autocast_kernel, forget_autocast_kernels, has_autocast_kernel, on_autocast_exit
 
 _LOWER: Final = (
     "_convolution conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d.input conv_transpose3d.input convolution prelu "
@@ -37,14 +37,14 @@ def install(device: str) -> None:
     """Register CUDA's autocast rules for `device`."""
 
     for name in _LOWER:
-        private.autocast_kernel(name, _casting(lambda args, kwargs: torch.get_autocast_dtype(device)))
+        autocast_kernel(name, _casting(lambda args, kwargs: torch.get_autocast_dtype(device)))
     for name in _FP32:
         casting = _casting(lambda args, kwargs: torch.float32)
-        private.autocast_kernel(name, _unless_asked(casting) if name in _ASKED else casting)
+        autocast_kernel(name, _unless_asked(casting) if name in _ASKED else casting)
     for name in _PROMOTE:
-        private.autocast_kernel(name, _casting(_widest))
-    private.autocast_fallthrough()
-    private.on_autocast_exit(_cache.clear)
+        autocast_kernel(name, _casting(_widest))
+    autocast_fallthrough()
+    on_autocast_exit(_cache.clear)
 
 
 @contextmanager
@@ -52,12 +52,12 @@ def completed_on_cpu() -> Iterator[None]:
     """CUDA's rules on the CPU too, where the CPU has none of its own: it computes in 16 bits what CUDA computes in 32."""
     for names, wanted in ((_FP32, lambda args, kwargs: torch.float32), (_PROMOTE, _widest)):
         for name in names:
-            if not private.has_autocast_kernel(name, "CPU"):
-                private.autocast_kernel(name, _casting(wanted), "CPU")
+            if not has_autocast_kernel(name, "CPU"):
+                autocast_kernel(name, _casting(wanted), "CPU")
     try:
         yield
     finally:
-        private.forget_autocast_kernels("CPU")
+        forget_autocast_kernels("CPU")
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

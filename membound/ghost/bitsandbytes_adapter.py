@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from membound.ghost.private import FakeTensor
+from membound.ghost.private.fakes import FakeTensor
 from membound.ghost.recorder import Recorder
 from membound.trace.schema import PLACE
 
@@ -74,8 +74,7 @@ def _page(recorder: Recorder, functional: dict[str, Any]) -> None:
 
     def get_paged(*shape: int, dtype: torch.dtype = torch.float32, device: Any = None) -> Any:
         made: Any = torch.empty(shape, dtype=dtype)
-        for number in recorder.adopt([made]):
-            recorder.builder.place(number, PLACE["managed"])
+        recorder.builder.place(recorder.storages.of(made), PLACE["managed"])
         made.is_paged, made.page_deviceid = True, 0
         return made
 

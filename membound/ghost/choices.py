@@ -11,7 +11,9 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from membound.ghost import cudnn, device, flash_attention, private
+from membound.ghost import cudnn, device, flash_attention
+from membound.ghost.private.operators import whole_kernels
+from membound.ghost.private.optimizers import allow_multi_tensor_optimizers
 
 CHOICES: Final[dict[str, str]] = {
     # Default order: flash, efficient, math, cuDNN (aten/src/ATen/Context.h, sdp_priority_order); cuDNN comes first only where the variable
@@ -35,8 +37,8 @@ def apply() -> None:
     F.scaled_dot_product_attention = attention
     F.dropout = dropout
     cudnn.install()
-    private.allow_multi_tensor_optimizers()
-    private.whole_kernels(("silu_backward", "mish_backward", "native_channel_shuffle"))
+    allow_multi_tensor_optimizers()
+    whole_kernels(("silu_backward", "mish_backward", "native_channel_shuffle"))
 
 
 def attention(

@@ -17,7 +17,8 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from membound.errors import InputError
-from membound.ghost import private
+from membound.ghost.private.graphs import ahead_of_time, reparametrised, tree_map
+from membound.ghost.private.operators import Overload
 from membound.ghost.recorder import Recorder
 from membound.spec.job import Recipe
 
@@ -46,11 +47,11 @@ def _compile(layer: nn.Module, recorder: Recorder) -> None:
     forward = layer.forward
 
     def functional(tensors: dict[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
-        with private.reparametrised(layer, tensors):
+        with reparametrised(layer, tensors):
             return forward(*args, **kwargs)
 
     runners = _Runners(recorder)
-    compiled = private.ahead_of_time(functional, runners.make)
+    compiled = ahead_of_time(functional, runners.make)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         tensors = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
@@ -93,7 +94,7 @@ def _examples(values: Any) -> Any:
         made = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device=value.device)
         return made.requires_grad_(value.requires_grad)
 
-    return private.tree_map(example, values)
+    return tree_map(example, values)
 
 
 class _Runners:
@@ -146,7 +147,7 @@ def _kind(node: Node) -> str:
     if node.op != "call_function":
         return node.op
     target: Any = node.target
-    if not isinstance(target, private.Overload):
+    if not isinstance(target, Overload):
         return "view"  # operator.getitem
     if target.namespace not in {"aten", "prims"} or _name(node) in _LIBRARY or "attention" in _name(node):
         return "library"
@@ -154,7 +155,7 @@ def _kind(node: Node) -> str:
 
 
 def _name(node: Node) -> str:
-    return str(node.target).split(".")[1] if isinstance(node.target, private.Overload) else ""
+    return str(node.target).split(".")[1] if isinstance(node.target, Overload) else ""
 
 
 def _wanted(order: Iterable[Node], kinds: dict[Node, str]) -> set[Node]:

@@ -8,7 +8,9 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from membound.ghost import device, private
+from membound.ghost import device
+from membound.ghost.private.modules import replace_lstm
+from membound.ghost.private.operators import FLOP_FORMULAS, memory_format_of
 from membound.ghost.recorder import Handler, Recorder
 
 NOTE: Final = "cuDNN's reserve space of an LSTM is assumed to be six numbers for each step, row and hidden feature: cuDNN alone knows"
@@ -27,9 +29,9 @@ _plain_batch_norm = F.batch_norm
 def install() -> None:
     """Put cuDNN's operators in place of what PyTorch falls back to, and count their arithmetic."""
     F.batch_norm = batch_norm
-    private.replace_lstm(lstm)
-    private.FLOP_FORMULAS[torch.ops.aten._cudnn_rnn] = _rnn_flops
-    private.FLOP_FORMULAS[torch.ops.aten._cudnn_rnn_backward] = _rnn_backward_flops
+    replace_lstm(lstm)
+    FLOP_FORMULAS[torch.ops.aten._cudnn_rnn] = _rnn_flops
+    FLOP_FORMULAS[torch.ops.aten._cudnn_rnn_backward] = _rnn_backward_flops
 
 
 def batch_norm(
@@ -102,7 +104,7 @@ def _convolution_backward(recorder: Recorder, func: Any, args: tuple[Any, ...], 
 
 
 def _laid_out(made: torch.Tensor | None, images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor | None:
-    if made is None or made.dim() != 4 or torch.channels_last not in map(private.memory_format_of, (images, weight)):
+    if made is None or made.dim() != 4 or torch.channels_last not in map(memory_format_of, (images, weight)):
         return made
     return made.contiguous(memory_format=torch.channels_last)
 

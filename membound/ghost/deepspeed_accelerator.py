@@ -16,7 +16,6 @@ from deepspeed.accelerator.cuda_accelerator import CUDA_Accelerator
 
 from membound.ghost import device as ghost
 from membound.ghost.recorder import Recorder
-from membound.trace.schema import PLACE
 
 # Only questions such as "does this flat buffer fit on the device?" read it: the Trace knows no machine, so the answer is always yes.
 _PLENTY = 1 << 50
@@ -138,8 +137,7 @@ class GhostAccelerator(CUDA_Accelerator):  # type: ignore[misc]
         return torch.empty(shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
 
     def _torch_is_pinned(self, tensor: torch.Tensor) -> bool:
-        number = self._recorder.number_of(tensor)
-        return number is not None and self._recorder.builder.place_of(number) == PLACE["pinned"]
+        return self._recorder.storages.pinned(tensor)
 
     def register_host_memory(self, address: int, num_bytes: int) -> bool:
         return True

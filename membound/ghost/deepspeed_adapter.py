@@ -85,7 +85,7 @@ def _name_gradients(recorder: Recorder) -> None:
 
     def naming(reduce: Callable[..., Any]) -> Callable[..., Any]:
         def named(optimizer: Any, param: Any, *args: Any) -> Any:
-            number = recorder.number_of(param.grad) if param.grad is not None else None
+            number = recorder.storages.number_of(param.grad) if param.grad is not None else None
             if number is not None and recorder.builder.category_of(number) == CATEGORY["temporaries"]:
                 recorder.builder.categorise(number, CATEGORY["gradients"])
             return reduce(optimizer, param, *args)

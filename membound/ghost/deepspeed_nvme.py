@@ -82,8 +82,7 @@ class Handle:
 
     def is_pinned(self, buffer: torch.Tensor) -> bool:
         """Whether I/O can use `buffer` as it is."""
-        number = self._recorder.number_of(buffer)
-        return number is not None and self._recorder.builder.place_of(number) == PLACE["pinned"]
+        return self._recorder.storages.pinned(buffer)
 
     def _file(self, buffer: torch.Tensor, path: str) -> int:
         return self._disk.file(path, _nbytes(buffer))

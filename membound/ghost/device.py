@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from membound.ghost.private import DummyBackendModule
+from membound.ghost.private.operators import DummyBackendModule
 
 NAME = "ghost"
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from membound.ghost import private
+from membound.ghost.private.hugging_face import flash_attention_is_there
+from membound.ghost.private.operators import Modelled, define_operators
 
 NOTE: Final = "flash_attn is modelled after its version 2.8: the package cannot run without a GPU"
 
@@ -20,8 +21,8 @@ _TOKENS_PER_BLOCK = 128  # flash_api.cpp: rows are rounded up to it
 
 def install() -> None:
     """Register the operators and make Transformers find the package."""
-    private.define_operators("flash_attn", _OPERATORS)
-    private.flash_attention_is_there(flash_attn_func, flash_attn_varlen_func)
+    define_operators("flash_attn", _OPERATORS)
+    flash_attention_is_there(flash_attn_func, flash_attn_varlen_func)
 
 
 def flash_attn_func(
@@ -137,7 +138,7 @@ _QKV = "Tensor q, Tensor k, Tensor v"
 _ROWS = "Tensor cu_seqlens_q, Tensor cu_seqlens_k, int max_seqlen_q, int max_seqlen_k"
 _HOW = "float dropout_p, float softmax_scale, bool causal"
 _GRADS = f"Tensor dout, {_QKV}, Tensor out, Tensor softmax_lse, Tensor(a!) dq, Tensor(b!) dk, Tensor(c!) dv"
-_OPERATORS: Final[dict[str, private.Modelled]] = {
+_OPERATORS: Final[dict[str, Modelled]] = {
     f"_flash_attn_forward({_QKV}, {_HOW}) -> (Tensor, Tensor, Tensor, Tensor)": _forward,
     f"_flash_attn_varlen_forward({_QKV}, {_ROWS}, {_HOW}) -> (Tensor, Tensor, Tensor, Tensor)": _varlen_forward,
     f"_flash_attn_backward({_GRADS}, {_HOW}, Tensor rng_state) -> Tensor": _backward,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, Final
 
 import torch
 
 from membound.ghost import cudnn, device
-from membound.ghost.private import device_type
+from membound.ghost.private.fakes import device_type
 from membound.ghost.recorder import Handler, Recorder
-from membound.trace.schema import KIND, PLACE
+from membound.trace.schema import KIND
 
 
 class Answers:
@@ -42,54 +43,63 @@ class Answers:
         return 1.0 if tensor.dtype.is_floating_point else 0
 
 
+_PINNABLE: Final = ("empty.memory_format", "empty_like.default", "empty_strided.default", "new_empty.default", "zeros.default", "zeros_like.default")
+
+
 def make(answers: Answers) -> dict[str, Handler]:
     """The handlers by operator name."""
-
-    def item(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensor = args[0]
-        if device_type(tensor) == recorder.gpu:  # a real GPU synchronises here
-            recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
-        storage = recorder.number_of(tensor)
-        return answers.of(recorder.made_by.get(storage, "") if storage is not None else "", tensor)
-
-    def nonzero(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        tensor = args[0]  # only padding masks are looked through: what is kept of them is known
-        if device_type(tensor) == recorder.gpu:
-            recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
-        return tensor.new_empty((round(tensor.numel() * answers.kept), tensor.dim()), dtype=torch.int64)
-
-    def equal(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if device_type(args[0]) == recorder.gpu:
-            recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
-        return not answers.scaled  # Liger asks whether the loss's gradient is 1
-
-    def grouped_mm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        left, right = args[0], args[1]
-        if left.dtype == torch.bfloat16:
-            return func(*args, **kwargs)
-        # In other types CUDA multiplies group by group into one output, which fake tensors refuse
-        # (aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_fallback).
-        groups = [args[2].shape[0]] if left.dim() == right.dim() == 2 else []
-        return left.new_empty((*groups, left.shape[-2], right.shape[-1]))
-
-    def without_pinning(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
-
-    def pin(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return torch.empty_like(args[0])  # the recorder takes the operator's name for the kind of memory
-
-    def is_pinned(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        storage = recorder.number_of(args[0])
-        return storage is not None and recorder.builder.place_of(storage) == PLACE["pinned"]
-
-    factories = ("empty.memory_format", "empty_like.default", "empty_strided.default", "new_empty.default", "zeros.default", "zeros_like.default")
     return {
         **cudnn.HANDLERS,
-        "aten._local_scalar_dense.default": item,
-        "aten.nonzero.default": nonzero,
-        "aten.equal.default": equal,
-        "aten._grouped_mm.default": grouped_mm,
-        "aten._pin_memory.default": pin,
-        "aten.is_pinned.default": is_pinned,
-        **{f"aten.{name}": without_pinning for name in factories},
+        "aten._local_scalar_dense.default": functools.partial(_item, answers),
+        "aten.nonzero.default": functools.partial(_nonzero, answers),
+        "aten.equal.default": functools.partial(_equal, answers),
+        "aten._grouped_mm.default": _grouped_mm,
+        "aten._pin_memory.default": _pin_memory,
+        "aten.is_pinned.default": _is_pinned,
+        **{f"aten.{name}": _without_pinning for name in _PINNABLE},
     }
+
+
+def _item(answers: Answers, recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _read_back(recorder, args[0])
+    storage = recorder.storages.number_of(args[0])
+    return answers.of(recorder.made_by.get(storage, "") if storage is not None else "", args[0])
+
+
+def _nonzero(answers: Answers, recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    tensor = args[0]  # only padding masks are looked through: what is kept of them is known
+    _read_back(recorder, tensor)
+    return tensor.new_empty((round(tensor.numel() * answers.kept), tensor.dim()), dtype=torch.int64)
+
+
+def _equal(answers: Answers, recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _read_back(recorder, args[0])
+    return not answers.scaled  # Liger asks whether the loss's gradient is 1
+
+
+def _read_back(recorder: Recorder, tensor: torch.Tensor) -> None:
+    """A real GPU synchronises where the host reads a value of its memory."""
+    if device_type(tensor) == recorder.gpu:
+        recorder.builder.add(KIND["sync"], 0, device.current_stream().id)
+
+
+def _grouped_mm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    left, right = args[0], args[1]
+    if left.dtype == torch.bfloat16:
+        return func(*args, **kwargs)
+    # In other types CUDA multiplies group by group into one output, which fake tensors refuse
+    # (aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_fallback).
+    groups = [args[2].shape[0]] if left.dim() == right.dim() == 2 else []
+    return left.new_empty((*groups, left.shape[-2], right.shape[-1]))
+
+
+def _without_pinning(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
+
+
+def _pin_memory(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return torch.empty_like(args[0])  # the recorder takes the operator's name for the kind of memory
+
+
+def _is_pinned(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return recorder.storages.pinned(args[0])

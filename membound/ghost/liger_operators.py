@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from membound.ghost import private
+from membound.ghost.private.operators import Modelled, define_operators
 
 # Rows of the partial sums of a norm weight's gradient: the GPU's multiprocessors (rms_norm_backward). H100 and H200 SXM have 132 (NVIDIA H100
 # whitepaper, table 1); another count changes a buffer of 2 MB for 4096 features.
@@ -19,7 +19,7 @@ _PROCESSORS: Final = 132
 
 def register() -> None:
     """Make the operators known."""
-    private.define_operators("liger_kernel", _OPERATORS)
+    define_operators("liger_kernel", _OPERATORS)
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, in_place: bool) -> torch.Tensor:
@@ -119,7 +119,7 @@ def _in_place(*args: Any) -> None:
     return None
 
 
-_OPERATORS: Final[dict[str, private.Modelled]] = {
+_OPERATORS: Final[dict[str, Modelled]] = {
     "rms_norm_forward(Tensor X, Tensor W) -> (Tensor, Tensor)": _norm_forward,
     "rms_norm_backward(Tensor dY, Tensor X, Tensor W, Tensor RSTD, Tensor(a!) dX, int sm_count) -> Tensor": _norm_backward,
     "swiglu_forward(Tensor a, Tensor b) -> Tensor": _like_first,

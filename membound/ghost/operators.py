@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from membound.ghost.private import FLOP_FORMULAS
+from membound.ghost.private.operators import FLOP_FORMULAS
 
 _EMPTY = {
     "empty",

@@ -9,7 +9,14 @@ from typing import Any, cast
 
 import torch
 
-from membound.ghost import autocast, choices, cudnn, device, flash_attention, handlers, private
+from membound.ghost import autocast, choices, cudnn, device, flash_attention, handlers
+from membound.ghost.private.ddp import trusting_ddp
+from membound.ghost.private.distributed import fake_process_group, real_device_meshes, unheard_sharding_propagation
+from membound.ghost.private.fakes import fake_mode
+from membound.ghost.private.fsdp import lazy_shards, replace_storage_resize
+from membound.ghost.private.hugging_face import untraced_masks
+from membound.ghost.private.modules import replace_module_apply, replace_record_stream
+from membound.ghost.private.operators import register_device
 from membound.ghost.recorder import Recorder
 from membound.ghost.shortcut import Shortcut
 from membound.ghost.watcher import GhostWatcher
@@ -72,7 +79,7 @@ def record(
         on_micro_step(index, steps * short.recipe.accumulation)
         return program.planned()
 
-    mode = private.fake_mode()
+    mode = fake_mode()
     recorder.shortcut = Shortcut(mode)
     with mode, recorder:
         engine = program.run(world, steps, batch)
@@ -119,11 +126,11 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
     """Make the ghost a device of this process, with CUDA's choices, and its rank 0 of the Job's ranks."""
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(job.gpus), LOCAL_WORLD_SIZE=str(min(job.gpus, ranks_per_node)))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", HF_HUB_OFFLINE="1")
-    private.register_device(device.NAME, device.Backend())
-    private.replace_module_apply()
-    private.replace_record_stream(lambda tensor, stream: _in_use(recorder, tensor, stream))
-    private.replace_storage_resize(recorder.resized)
-    private.untraced_masks()
+    register_device(device.NAME, device.Backend())
+    replace_module_apply()
+    replace_record_stream(lambda tensor, stream: _in_use(recorder, tensor, stream))
+    replace_storage_resize(recorder.storages.resized)
+    untraced_masks()
     choices.apply()
     if job.recipe.attention == "flash":
         flash_attention.install()
@@ -138,16 +145,16 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
     autocast.install(device.NAME)
     device.hear(_Log(recorder), min(job.gpus, ranks_per_node))
     if job.recipe.engine != "none":
-        private.fake_process_group(job.gpus)
-        private.real_device_meshes()
-        private.trusting_ddp()
-        private.unheard_sharding_propagation(recorder.pause)
+        fake_process_group(job.gpus)
+        real_device_meshes()
+        trusting_ddp()
+        unheard_sharding_propagation(recorder.pause)
     if job.recipe.method == "qlora" or job.recipe.optimizer in {"adamw-8bit", "paged-adamw-8bit"}:
         from membound.ghost import bitsandbytes_adapter
 
         bitsandbytes_adapter.install(recorder)
     if job.recipe.engine == "fsdp":
-        private.lazy_shards()
+        lazy_shards()
     if job.recipe.engine == "deepspeed":
         from membound.ghost import deepspeed_adapter
         from membound.programs.engines import deepspeed_config
@@ -157,7 +164,7 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
 
 
 def _in_use(recorder: Recorder, tensor: torch.Tensor, stream: Any) -> None:
-    number = recorder.number_of(tensor)
+    number = recorder.storages.number_of(tensor)
     if number is not None:
         recorder.builder.add(KIND["record_stream"], 0, stream.id, number)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 
-from membound.ghost.private import FakeTensor, FakeTensorMode, fake_view, make_fake, storage_key
+from membound.ghost.private.fakes import FakeTensor, FakeTensorMode, fake_view, make_fake, storage_key
 
 _PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
 

@@ -38,7 +38,7 @@ class GhostWatcher:
         owners: dict[int, set[str]] = {}
         for path, parameter in model.named_parameters():
             local = _local(parameter)
-            number = self._recorder.number_of(local)
+            number = self._recorder.storages.number_of(local)
             if number is not None and local.numel():
                 owners.setdefault(number, set()).add(path.rpartition(".")[0].removeprefix("base_model.model."))
         for number, paths in owners.items():
@@ -48,7 +48,7 @@ class GhostWatcher:
         code = CATEGORY[category]
         builder = self._recorder.builder
         for tensor in tensors:
-            number = self._recorder.number_of(_local(tensor))
+            number = self._recorder.storages.number_of(_local(tensor))
             # What holds weights is not also gradients: the first, more lasting, name stays.
             if number is not None and builder.category_of(number) in {CATEGORY["temporaries"], CATEGORY["communication"]}:
                 builder.categorise(number, code)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from membound.ghost.private import current_autograd_number, next_autograd_number
+from membound.ghost.private.graphs import current_autograd_number, next_autograd_number
 from membound.trace.builder import TraceBuilder
 
 # Files whose lines mean something to the reader: models, adapters, engines, optimizers; PyTorch's own plumbing does not.

@@ -22,7 +22,11 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
-from membound.ghost import autocast, choices, private
+from membound.ghost import autocast, choices
+from membound.ghost.private.distributed import finished, unheard_sharding_propagation
+from membound.ghost.private.fakes import holders
+from membound.ghost.private.fsdp import replace_storage_resize
+from membound.ghost.private.optimizers import multi_tensor_on
 from membound.ghost.recorder import Recorder
 from membound.ghost.run import MICRO_STEPS, STEPS, count_parameters, versions
 from membound.ghost.watcher import GhostWatcher
@@ -74,13 +78,13 @@ def _as_on_cuda(recorder: Recorder) -> Iterator[None]:
     """CUDA's choices, where the CPU can make them too."""
     plain = F.dropout
     attention = F.scaled_dot_product_attention
-    undo = [private.replace_storage_resize(recorder.resized), private.unheard_sharding_propagation(recorder.pause)]
+    undo = [replace_storage_resize(recorder.storages.resized), unheard_sharding_propagation(recorder.pause)]
     scaler = torch.amp.GradScaler
     F.dropout = choices.dropout
     F.scaled_dot_product_attention = _unfused_where_cuda_is(attention)
     vars(torch.amp)["GradScaler"] = functools.partial(scaler, init_scale=1.0)  # a scale that has settled: the usual one's first steps overflow
     try:
-        with private.multi_tensor_on(DEVICE), autocast.completed_on_cpu():
+        with multi_tensor_on(DEVICE), autocast.completed_on_cpu():
             yield
     finally:
         F.dropout, F.scaled_dot_product_attention = plain, attention
@@ -104,14 +108,14 @@ def _unfused_where_cuda_is(attention: Callable[..., torch.Tensor]) -> Callable[.
 def _let_go(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Gloo's threads hold a collective's tensors for as long as they like: go on only when they have let go, so that frees have one order."""
     tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, torch.Tensor)]
-    before = [private.holders(tensor) for tensor in tensors]
+    before = [holders(tensor) for tensor in tensors]
     deadline = time.monotonic() + _PATIENCE
 
     def held() -> bool:
-        now = [private.holders(tensor) for tensor in tensors]
+        now = [holders(tensor) for tensor in tensors]
         return any(n > b for n, b in zip(now, before, strict=True)) and time.monotonic() < deadline
 
-    return private.finished(func(*args, **kwargs), held)
+    return finished(func(*args, **kwargs), held)
 
 
 def main() -> None:

@@ -1,0 +1,70 @@
+"""Fake tensors and the dispatch mode: what they are made from, and what can be asked of one."""
+
+from __future__ import annotations
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DEVICE_OF = torch.ops.prim.device.default
+"""Not an operation: how a fake tensor is asked for its device."""
+
+
+class DispatchMode(TorchDispatchMode):
+    """A dispatch mode without the wrapper that hides it from torch.compile: nothing is compiled here, and it costs as much as the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+def fake_mode() -> FakeTensorMode:
+    """Tensors have shape, type and device but no bytes."""
+    dispatch = FakeTensorMode.__torch_dispatch__
+    while hasattr(dispatch, "__wrapped__"):  # as above
+        dispatch = dispatch.__wrapped__
+    FakeTensorMode.__torch_dispatch__ = dispatch
+    FakeTensorMode.avoid_device_init = property(lambda self: True)  # else making a ghost tensor asks for real kernels
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def lift_from_host() -> None:
+    """In this thread, tensors made from Python numbers begin on the host, as the fake mode wants.
+
+    The mode sees to it in the thread that enters it; autograd runs backward, and recomputation with it, in a thread of its own.
+    """
+    torch._C._set_only_lift_cpu_tensors(True)
+
+
+def make_fake(mode: FakeTensorMode, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A new tensor without bytes that plays to be on `device`."""
+    with torch._C._DisableTorchDispatch():
+        empty = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+        return FakeTensor(mode, empty, device)
+
+
+def fake_view(mode: FakeTensorMode, base: FakeTensor, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> torch.Tensor:
+    """Another tensor on the storage of `base`."""
+    with torch._C._DisableTorchDispatch():
+        empty = torch.empty(0, dtype=base.dtype, device="meta")
+        empty.set_(base.untyped_storage(), offset, shape, stride)
+        return FakeTensor(mode, empty, base.fake_device)
+
+
+def device_type(tensor: torch.Tensor) -> str:
+    """Type of the device that `tensor` is on, or plays to be on."""
+    return tensor.fake_device.type if isinstance(tensor, FakeTensor) else tensor.device.type
+
+
+def storage_key(storage: torch.UntypedStorage) -> int:
+    """Identity of a block of memory while it lives."""
+    return int(storage._cdata)
+
+
+def holders(tensor: torch.Tensor) -> int:
+    """How many hold `tensor`, Python counting as one."""
+    return int(tensor._use_count())
