@@ -17,6 +17,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from membound.errors import InputError
+from membound.ghost.operands import tensors_in
 from membound.ghost.private.graphs import ahead_of_time, reparametrised, tree_map
 from membound.ghost.private.operators import Overload
 from membound.ghost.recorder import Recorder
@@ -236,7 +237,7 @@ class _Run:
             inside = set(group)
             reads = [self._values[n] for n in dict.fromkeys(r for n in group for r in _memory_read(n, self._plan)) if n not in inside]
             writes = [self._values[n] for n in group if not self._private(n, inside)]
-            self._recorder.launch("kernel", KERNEL, reads=_tensors(reads), writes=_tensors(writes))
+            self._recorder.launch("kernel", KERNEL, reads=tensors_in(reads), writes=tensors_in(writes))
         self._pending.clear()
         self._bury()
 
@@ -267,8 +268,3 @@ def _components(nodes: list[Node], plan: Plan) -> list[list[Node]]:
         groups = [g for g in groups if not g[0] & touched]
         groups.append((touched.union(*(g[0] for g in joined)), [n for g in joined for n in g[1]] + [node]))
     return [group for _, group in groups]
-
-
-def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
-    flat = [v for value in values for v in (value if isinstance(value, tuple | list) else (value,))]
-    return [v for v in flat if isinstance(v, torch.Tensor)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from membound.ghost.operands import size_of
 from membound.ghost.recorder import Recorder
 from membound.trace.schema import CATEGORY, PLACE
 
@@ -46,13 +47,13 @@ class Handle:
 
     def async_pread(self, buffer: torch.Tensor, path: str, offset: int = 0) -> int:
         """Start to read the file at `path` into `buffer`."""
-        self._recorder.launch("host", "nvme.read", writes=(buffer,), nbytes=_nbytes(buffer), read_storages=(self._file(buffer, path),))
+        self._recorder.launch("host", "nvme.read", writes=(buffer,), nbytes=size_of(buffer), read_storages=(self._file(buffer, path),))
         self._pending += 1
         return 0
 
     def async_pwrite(self, buffer: torch.Tensor, path: str, offset: int = 0) -> int:
         """Start to write `buffer` to the file at `path`."""
-        self._recorder.launch("host", "nvme.write", reads=(buffer,), nbytes=_nbytes(buffer), written_storages=(self._file(buffer, path),))
+        self._recorder.launch("host", "nvme.write", reads=(buffer,), nbytes=size_of(buffer), written_storages=(self._file(buffer, path),))
         self._pending += 1
         return 0
 
@@ -85,11 +86,7 @@ class Handle:
         return self._recorder.storages.pinned(buffer)
 
     def _file(self, buffer: torch.Tensor, path: str) -> int:
-        return self._disk.file(path, _nbytes(buffer))
-
-
-def _nbytes(buffer: torch.Tensor) -> int:
-    return buffer.numel() * buffer.element_size()
+        return self._disk.file(path, size_of(buffer))
 
 
 def _category(path: str) -> int:

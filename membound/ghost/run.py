@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from importlib import metadata
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from membound.ghost import autocast, choices, cudnn, device, flash_attention, handlers
+from membound.ghost.header import header, left_dense, shortened
 from membound.ghost.private.ddp import trusting_ddp
 from membound.ghost.private.distributed import fake_process_group, real_device_meshes, unheard_sharding_propagation
 from membound.ghost.private.fakes import fake_mode
@@ -28,10 +28,6 @@ from membound.trace.schema import KIND, Trace
 
 STEPS = 2
 """The first optimizer step, which makes the optimizer's states, and one in which they stand."""
-MICRO_STEPS = 3
-"""First, middle and last micro-step: all that differ. Accumulation beyond this repeats the middle one."""
-
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate")
 
 
 class _Log:
@@ -66,7 +62,7 @@ def record(
     To be called once per process: it replaces parts of PyTorch for good. `on_failure` hears of an operation's exception where it arises,
     `on_micro_step` of each micro-step that begins: how many are done, of how many.
     """
-    short = job.model_copy(update={"recipe": job.recipe.model_copy(update={"accumulation": min(job.recipe.accumulation, MICRO_STEPS)})})
+    short = shortened(job)
     program = registry.program(short, config)
     masked = data.needs_mask(job.data, job.recipe.micro_batch)
     recorder = Recorder(device.NAME, handlers.make(_answers(job, masked)), choices.HIDDEN)
@@ -83,22 +79,9 @@ def record(
     recorder.shortcut = Shortcut(mode)
     with mode, recorder:
         engine = program.run(world, steps, batch)
-        counted = count_parameters(engine.model)
+        about = header(job, world, steps, engine.model, _notes(job, families.of(config)) + left_dense(engine.model))
         recorder.where.close()
-        trace = recorder.builder.finish(
-            job=job.model_dump(mode="json"),
-            versions=versions(),
-            rank=0,
-            ranks=job.gpus,
-            ranks_per_node=world.per_node,
-            steps=steps,
-            micro_steps=short.recipe.accumulation,
-            notes=_notes(job, families.of(config)) + left_dense(engine.model),
-            repeat=max(job.recipe.accumulation - MICRO_STEPS, 0) + 1,
-            parameters=counted[0],
-            trained=counted[1],
-        )
-    return trace
+        return recorder.builder.finish(**about)
 
 
 def _notes(job: Job, family: families.Family) -> tuple[str, ...]:
@@ -167,44 +150,3 @@ def _in_use(recorder: Recorder, tensor: torch.Tensor, stream: Any) -> None:
     number = recorder.storages.number_of(tensor)
     if number is not None:
         recorder.builder.add(KIND["record_stream"], 0, stream.id, number)
-
-
-def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
-    """Parameters of `model`, all ranks together, and how many of them train."""
-    packed = _packed(model)
-    # A partitioned parameter remembers its whole size as ds_numel.
-    sizes = [(packed.get(id(p)) or int(vars(p).get("ds_numel", p.numel())), p.requires_grad) for p in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trains in sizes if trains)
-
-
-def left_dense(model: torch.nn.Module) -> tuple[str, ...]:
-    """A note on a model of 4-bit weights that keeps frozen matrices in 16 bits besides those of its vocabulary."""
-    packed = _packed(model)
-    if not packed:
-        return ()
-    ends = cast(Any, model).get_input_embeddings(), cast(Any, model).get_output_embeddings()
-    vocabulary = {id(p) for layer in ends if layer is not None for p in layer.parameters()}
-    dense = [p for p in model.parameters() if p.ndim > 1 and not p.requires_grad and id(p) not in packed and id(p) not in vocabulary]
-    count = sum(p.numel() for p in dense)
-    if not count:
-        return ()
-    kept = f"{count / 1e9:.3g} billion parameters stay in 16 bits: bitsandbytes quantises linear layers only"
-    return (f"{kept}, and the installed Transformers holds these in tensors of their own (mixtures of experts)",)
-
-
-def _packed(model: torch.nn.Module) -> dict[int, int]:
-    """By identity of each 4-bit weight, how many parameters are packed in it."""
-    # The layer remembers its weight's shape in its quant_state, also where an engine has put another parameter in the weight's place.
-    states = [(held["_parameters"].get("weight"), held["quant_state"]) for held in map(vars, model.modules()) if held.get("quant_state") is not None]
-    return {id(weight): int(state.shape.numel()) for weight, state in states}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages under study that are installed."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

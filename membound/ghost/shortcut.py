@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from membound.ghost.operands import tensors_in
 from membound.ghost.private.fakes import FakeTensor, FakeTensorMode, fake_view, make_fake, storage_key
 
 _PLAIN = (int, float, bool, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -104,7 +105,7 @@ def _learn(out: Any, args: tuple[Any, ...], view: bool) -> _Known | None:
     tensors = list(out) if isinstance(out, list | tuple) else [out]
     if any(t is not None and type(t) is not FakeTensor for t in tensors):
         return None
-    taken = {storage_key(t.untyped_storage()) for t in _flat(args)}
+    taken = {storage_key(t.untyped_storage()) for t in tensors_in(args)}
     shares = [t is not None and storage_key(t.untyped_storage()) in taken for t in tensors]
     if view != all(shares) or (not view and any(shares)):
         return None
@@ -114,13 +115,3 @@ def _learn(out: Any, args: tuple[Any, ...], view: bool) -> _Known | None:
         return None
     made = tuple(None if t is None else _Made(tuple(t.shape), t.stride(), t.storage_offset(), t.dtype, t.fake_device) for t in tensors)
     return _Known(type(out) if isinstance(out, list | tuple) else None, made, view)
-
-
-def _flat(values: Any) -> list[torch.Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _flat(value)
-    return found

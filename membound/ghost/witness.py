@@ -23,12 +23,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
 
 from membound.ghost import autocast, choices
+from membound.ghost.header import header, shortened
 from membound.ghost.private.distributed import finished, unheard_sharding_propagation
 from membound.ghost.private.fakes import holders
 from membound.ghost.private.fsdp import replace_storage_resize
 from membound.ghost.private.optimizers import multi_tensor_on
 from membound.ghost.recorder import Recorder
-from membound.ghost.run import MICRO_STEPS, STEPS, count_parameters, versions
+from membound.ghost.run import STEPS
 from membound.ghost.watcher import GhostWatcher
 from membound.programs import registry
 from membound.programs.world import World
@@ -47,7 +48,6 @@ def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0)
 
     With several ranks, the default process group stands already. The CPU's memory plays the GPU's: every storage counts as on it.
     """
-    short = job.model_copy(update={"recipe": job.recipe.model_copy(update={"accumulation": min(job.recipe.accumulation, MICRO_STEPS)})})
     # DDP's reducer reads a collective's future itself.
     recorder = Recorder(DEVICE, dict.fromkeys(_COLLECTIVES, _let_go) if job.recipe.engine in {"fsdp", "deepspeed"} else None)
     watcher = GhostWatcher(recorder)
@@ -55,22 +55,11 @@ def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0)
     world = World(torch.device(DEVICE), rank, rank % per_node, size=job.gpus, per_node=per_node, watcher=watcher)
     torch.manual_seed(0)
     with _as_on_cuda(recorder), recorder:
-        program = registry.program(short, config)
+        program = registry.program(shortened(job), config)
         engine = program.run(world, steps, lambda index: program.planned())
-        parameters, trained = count_parameters(engine.model)
+        about = header(job, world, steps, engine.model)
         recorder.where.close()
-        return recorder.builder.finish(
-            job=job.model_dump(mode="json"),
-            versions=versions(),
-            rank=rank,
-            ranks=job.gpus,
-            ranks_per_node=per_node,
-            steps=steps,
-            micro_steps=short.recipe.accumulation,
-            repeat=max(job.recipe.accumulation - MICRO_STEPS, 0) + 1,
-            parameters=parameters,
-            trained=trained,
-        )
+        return recorder.builder.finish(**about)
 
 
 @contextmanager

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
-from typing import Final
 
-from membound import __version__
+from membound import __version__, packages
 from membound.errors import InputError, MeasureError, RecordError
 from membound.measure import here, session, signals
 from membound.measure.assemble import assemble
@@ -25,7 +22,6 @@ from membound.run.schema import Fits, Missing, Run
 from membound.spec import catalogue, jobfile
 from membound.spec.job import Job
 
-PACKAGES: Final = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate")
 Hear = Callable[[Step], None]
 
 
@@ -79,7 +75,7 @@ def plan_of(job: Job, options: Options, machine: str | None = None) -> Plan:
     if found and job.gpus > len(found) * options.nodes.count:
         raise InputError("gpus", job.gpus, f"this machine has {len(found)}: write {len(found)} or fewer, or --nodes for more machines")
     document = here.machine(found, job.gpus if found else 0, machine)
-    about = {"host": here.host(), "versions": _versions(), "began": _now()}
+    about = {"host": here.host(), "versions": packages.installed(), "began": _now()}
     written = asked.job.model_copy(update={"machine": machine or document["name"]}).model_dump(mode="json")
     config = catalogue.model_entry(job.model, job.allow_code).config
     return Plan(written, document, config, "cuda" if found else "cpu", options, this_process(), now_ns(), about)
@@ -142,15 +138,6 @@ def load(folder: Path | str) -> Run:
     """The Run in `folder`, whoever made it; of a measurement that is under way or was killed, what it has written down so far."""
     place = Place(Path(folder))
     return assemble(place.folder) if place.unfinished() else store.read(place.folder)
-
-
-def _versions() -> dict[str, str]:
-    """Versions of the packages under study that are installed."""
-    found = {}
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
 
 
 def _now() -> str:

@@ -184,11 +184,6 @@ class Job(Spec):
             raise InputError("recipe.engine", "none", f"{self.gpus} GPUs need ddp, fsdp or deepspeed")
         return self
 
-    @property
-    def tokens_per_micro_batch(self) -> int:
-        """Tokens of one micro-batch at the cap, padding included."""
-        return self.recipe.micro_batch * self.data.cap
-
 
 def _check_deepspeed_fields(recipe: Recipe) -> None:
     if recipe.engine == "deepspeed":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +45,6 @@ class TraceBuilder:
     modules: Strings = field(default_factory=Strings)
     lines: Strings = field(default_factory=Strings)
     shapes: Strings = field(default_factory=Strings)
-    on_instruction: Callable[[int], None] | None = None
     _instructions: list[tuple[Any, ...]] = field(default_factory=list)
     _operands: list[tuple[int, int, int, int, int, int, int]] = field(default_factory=list)
     _storages: list[list[int]] = field(default_factory=list)

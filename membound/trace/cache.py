@@ -10,11 +10,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from membound import sources
+from membound import packages, sources
 from membound.errors import InputError
 from membound.spec.job import Job, deepspeed_json
 from membound.trace import store
@@ -24,9 +23,8 @@ from membound.trace.schema import Trace
 CAP: Final = 2e9
 """Bytes that all entries together may take."""
 MICRO_STEPS: Final = 3
-"""Micro-steps that a capture runs at most; accumulation beyond repeats the middle one (`membound.ghost.run`)."""
+"""Micro-steps that a capture runs at most: first, middle and last, all that differ. Accumulation beyond repeats the middle one."""
 
-_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate")
 # What turns a Job into a Trace: a change of these makes every kept Trace stale.
 _SOURCES = ("ghost", "programs", "trace", "spec/job.py", "spec/data/lengths")
 
@@ -55,18 +53,9 @@ def key(job: Job, config: Mapping[str, Any], ranks_per_node: int) -> str:
     shape["recipe"]["accumulation"] = min(job.recipe.accumulation, MICRO_STEPS)
     if job.recipe.deepspeed_config is not None:
         shape["recipe"]["deepspeed_config"] = deepspeed_json(job.recipe.deepspeed_config)
-    parts = [shape, dict(config), min(ranks_per_node, job.gpus), _versions(), sources.digest(*_SOURCES)]
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    parts = [shape, dict(config), min(ranks_per_node, job.gpus), {"python": python} | packages.installed(), sources.digest(*_SOURCES)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from membound.ghost import capture as module
 from membound.ghost.capture import Limits, Progress, capture
 from membound.ghost.child import describe
 from membound.spec.job import Job
-from membound.trace import cache
 from membound.trace.schema import Trace
 
 
@@ -144,10 +143,6 @@ class TestRealChild:
     def test_capturing_needs_no_torch_here(self) -> None:
         assert module.__file__ is not None
         assert "import torch" not in Path(module.__file__).read_text()
-
-    def test_micro_steps_are_counted_alike(self) -> None:
-        run = pytest.importorskip("membound.ghost.run")
-        assert run.MICRO_STEPS == cache.MICRO_STEPS
 
 
 def test_the_child_looks_for_modules_where_this_process_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

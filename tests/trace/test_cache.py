@@ -94,7 +94,7 @@ class TestKey:
 
     def test_versions_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = cache.key(job(), CONFIG, 8)
-        monkeypatch.setattr(cache, "_versions", lambda: {"torch": "0.0"})
+        monkeypatch.setattr(cache.packages, "installed", lambda: {"torch": "0.0"})
         assert cache.key(job(), CONFIG, 8) != before
 
     def test_our_own_code_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:

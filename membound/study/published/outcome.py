@@ -15,7 +15,6 @@ GIB: Final = 2.0**30
 GB: Final = 1e9
 
 ALLOCATED: Final = "gpu.memory.allocated.peak"
-RESERVED: Final = "gpu.memory.reserved.peak"
 ACTIVE: Final = "gpu.memory.active.peak"
 USED: Final = "gpu.memory.used.peak"
 HOST: Final = "host.memory.used.peak"
