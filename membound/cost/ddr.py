@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost.resources import Spent, spent
-from membound.spec.machine import Host, Machine
+from membound.spec.host import Host
+from membound.spec.machine import Machine
 
 Floats = npt.NDArray[np.float64]
 

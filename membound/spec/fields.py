@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
@@ -26,6 +26,9 @@ class Spec(BaseModel):
 
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
+
+UNSOURCED: Final = "given by the user"
+"""The `source` of values for which nobody has named another."""
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from membound.errors import InputError
-from membound.spec.fields import Bits, Bytes, BytesPerSecond, Celsius, Count, FlopPerSecond, Hertz, Quantity, Spec, TransfersPerSecond, Watts
-
-UNSOURCED = "given by the user"
+from membound.spec.fields import UNSOURCED, Bits, Bytes, BytesPerSecond, Celsius, Count, FlopPerSecond, Hertz, Quantity, Spec, Watts
+from membound.spec.host import Host
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cdna3"]
 DType = Literal["bf16", "fp16", "tf32", "fp32", "fp8", "int8", "fp64"]
@@ -174,100 +172,6 @@ class Links(Spec):
     """Network between nodes, per GPU and direction, B/s; null: the machine has one node only."""
     source: str = UNSOURCED
     """Where these values come from."""
-
-
-class Dimms(Spec):
-    """The host's memory modules, all alike."""
-
-    capacity: Bytes
-    """Capacity of one module, B."""
-    count: Count
-    """Modules in a node, over all sockets."""
-    kind: Literal["RDIMM", "3DS RDIMM", "LRDIMM", "UDIMM", "LPDDR5X"]
-    """Module type."""
-    speed_1dpc: TransfersPerSecond
-    """Speed with one module per channel, T/s."""
-    speed_2dpc: TransfersPerSecond
-    """Speed with two modules per channel, T/s."""
-    source: str = UNSOURCED
-    """Where these values come from."""
-
-
-class Nvme(Spec):
-    """Local drives of a node, all alike."""
-
-    count: Count
-    """Drives in a node."""
-    capacity: Bytes
-    """Capacity of one drive, B."""
-    read: BytesPerSecond
-    """Sequential read of one drive, B/s."""
-    write: BytesPerSecond
-    """Sequential write of one drive, B/s."""
-    source: str = UNSOURCED
-    """Where these values come from."""
-
-
-class Host(Spec):
-    """The host of one node: processors and memory."""
-
-    cpu: str
-    """Processor name."""
-    sockets: Count
-    """Processors in a node."""
-    cores_per_socket: Count
-    """Physical cores of one processor."""
-    clock: Hertz
-    """Sustained core clock of the processor, Hz."""
-    l3: Bytes
-    """Last-level cache of one processor, B."""
-    call_time: Annotated[float, Field(gt=0, le=100)] = 0.45
-    """What a call of Python, PyTorch or the driver takes over its time on the host that the shipped profiles were measured on, 1.
-
-    That host was a virtual machine. Module calls and views take 0.36 to 0.49 of its least times on a server without one (our own readings:
-    0.62 and 1.13 us on an AMD EPYC at 2.6 GHz, 1.73 and 2.29 us there); other servers lie within a factor of 1.5.
-    """
-    channels_per_socket: Count
-    """Memory channels of one processor."""
-    channel_width: Bits = 64
-    """Data width of a channel, bit."""
-    dimms: Dimms
-    """Memory modules."""
-    nvme: Nvme | None = None
-    """Local drives; null: none."""
-    source: str = UNSOURCED
-    """Where these values come from."""
-
-    @model_validator(mode="after")
-    def _fits_the_board(self) -> Self:
-        if self.dimms_per_channel > 2:
-            raise ValueError(f"dimms.count: {self.dimms.count} modules in {self.channels} channels is more than two per channel")
-        return self
-
-    @property
-    def channels(self) -> int:
-        """Memory channels of the node."""
-        return self.sockets * self.channels_per_socket
-
-    @property
-    def dimms_per_channel(self) -> int:
-        """Modules in the fullest channel: it sets the speed of them all."""
-        return math.ceil(self.dimms.count / self.channels)
-
-    @property
-    def speed(self) -> float:
-        """Transfers per second on each channel, as populated, T/s."""
-        return self.dimms.speed_1dpc if self.dimms_per_channel == 1 else self.dimms.speed_2dpc
-
-    @property
-    def capacity(self) -> float:
-        """Memory of the node, B."""
-        return self.dimms.capacity * self.dimms.count
-
-    @property
-    def bandwidth(self) -> float:
-        """Peak memory bandwidth of the node, B/s; empty channels bring none."""
-        return min(self.channels, self.dimms.count) * self.speed * self.channel_width / 8
 
 
 class Machine(Spec):

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from membound.errors import InputError, UnknownNameError
 from membound.spec import catalogue, families
+from membound.spec.fields import UNSOURCED
 from membound.spec.hf_config import MAX_BYTES
-from membound.spec.machine import UNSOURCED
 
 MODELS = catalogue.models()
 MACHINES = catalogue.machines()

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from membound.errors import InputError, UnitError
 from membound.spec import catalogue, fields
 from membound.spec.fields import Quantity, Spec
-from membound.spec.machine import Host, Machine
+from membound.spec.host import Host
+from membound.spec.machine import Machine
 
 
 @pytest.fixture(scope="module")
