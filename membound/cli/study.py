@@ -131,7 +131,7 @@ def _validate(predictor: Predictor, groups: list[str], measured: Path, machine: 
     comparison = validation.Comparison(predictor, _say)
     done = comparison.compare(validation.outcomes(groups))
     own = [] if groups else validation_measured.compare(measured, machine, predictor, _say)
-    return Result(tuple(done), tuple(own), comparison.versions)
+    return Result(tuple(done), comparison.versions, tuple(own))
 
 
 def _validate_speed(predictor: Predictor, groups: list[str]) -> SpeedResult:
@@ -142,7 +142,7 @@ def _validate_speed(predictor: Predictor, groups: list[str]) -> SpeedResult:
 
     comparison = speed_validation.SpeedComparison(predictor, _say)
     done = comparison.compare(speed_validation.outcomes(groups))
-    return SpeedResult(tuple(done), tuple(repeats(rows.read())), comparison.versions)
+    return SpeedResult(tuple(done), comparison.versions, tuple(repeats(rows.read())))
 
 
 def _groups(asked: list[str], only: str | None) -> tuple[list[str] | None, list[str] | None]:

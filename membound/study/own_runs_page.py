@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from membound import __version__, units
+from membound.study.markdown import table
 from membound.study.own_runs import BUSY, QUANTITIES, OwnRun, errors
-from membound.study.speed_validation_page import table
 
 _UNITS: Final = {"step.time": "s", "hbm.utilisation.mean": "1", "gpu.power.mean": "W", "gpu.busy": "1"}
 _SHORT: Final = {

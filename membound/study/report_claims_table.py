@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from membound import units
 from membound.run.schema import Missing
 from membound.study import claim_quantities
+from membound.study.markdown import table as markdown_table
 from membound.study.published_claims import Claim
 from membound.study.report_claims import Agreement
 
@@ -53,8 +54,7 @@ HEAD: Final = ("claim", "the report says", "published", "ours", "over plausible 
 
 def markdown(agreements: Iterable[Agreement]) -> str:
     """The table for people."""
-    lines: list[Sequence[str]] = [HEAD, ["---"] * len(HEAD), *(cells(each) for each in agreements)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return markdown_table(HEAD, map(cells, agreements))
 
 
 def cells(each: Agreement) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from membound.errors import MemboundError
 from membound.run.schema import Missing, Run
-from membound.spec import catalogue, fields
-from membound.spec.machine import Machine
+from membound.spec import catalogue
 from membound.study.predicting import Predictor
-from membound.study.published.outcome import LeftOut
+from membound.study.published.outcome import LeftOut, machine_of
+from membound.study.published.result import Failed
 from membound.study.published_speed import mapping, rows
 from membound.study.published_speed.outcome import EXAM, GROUPS, STEP, SpeedOutcome, Timed
 from membound.study.validation import unheard
@@ -64,15 +64,7 @@ class SpeedCompared:
         return self.predicted.flops / self.predicted.seconds / self.ratio
 
 
-@dataclass(frozen=True)
-class SpeedFailed:
-    """A row whose Job the product refused, failed at, or could not price."""
-
-    case: Timed
-    error: str
-
-
-SpeedDone = SpeedCompared | SpeedFailed | LeftOut
+SpeedDone = SpeedCompared | Failed[Timed] | LeftOut
 
 
 @dataclass
@@ -93,9 +85,9 @@ class SpeedComparison:
             self._predicted(case)
         return [each if isinstance(each, LeftOut) else self._compared(each) for each in found]
 
-    def _compared(self, case: Timed) -> SpeedCompared | SpeedFailed:
+    def _compared(self, case: Timed) -> SpeedCompared | Failed[Timed]:
         answer = self._predicted(case)
-        return SpeedFailed(case, answer) if isinstance(answer, str) else SpeedCompared(case, catalogue.machine(case.machine).gpu.name, answer)
+        return Failed(case, answer) if isinstance(answer, str) else SpeedCompared(case, catalogue.machine(case.machine).gpu.name, answer)
 
     def _predicted(self, case: Timed) -> Predicted | str:
         key = f"{_job_key(case)} {case.machine} {json.dumps(dict(case.machine_changes), sort_keys=True)}"
@@ -132,14 +124,6 @@ def most_served_first(cases: list[Timed]) -> list[Timed]:
 
 def _job_key(case: Timed) -> str:
     return json.dumps([case.job.model_dump(mode="json"), dict(case.options)], sort_keys=True)
-
-
-def machine_of(case: Timed) -> Machine:
-    """The machine of `case` as its source states it, the part that the Job uses."""
-    machine = catalogue.machine(case.machine)
-    if case.machine_changes:
-        machine = fields.with_values(machine, dict(case.machine_changes), "machine")
-    return machine.with_gpus(case.job.gpus)
 
 
 def outcomes(groups: Iterable[str] = ()) -> list[SpeedOutcome]:

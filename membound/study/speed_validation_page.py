@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics as plain
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from membound import __version__, units
 from membound.study import speed_validation_statistics as statistics
+from membound.study.markdown import table
+from membound.study.published import sections
 from membound.study.published_speed.outcome import EXAM, GROUPS, STEP
 from membound.study.speed_validation import SpeedCompared
 from membound.study.speed_validation_result import SpeedResult
@@ -17,7 +18,7 @@ from membound.study.validation_result import title
 
 def page(result: SpeedResult) -> str:
     """The whole page."""
-    parts = (_head, _agreement, _misses, _failures, _floor, _left_out, _readings, _rows)
+    parts = (_head, _agreement, _misses, _failures, _floor, sections.left_out, _readings, _rows)
     return "\n\n".join(text for part in parts if (text := part(result))) + "\n"
 
 
@@ -89,16 +90,8 @@ def _floor(result: SpeedResult) -> str:
     return f"## The floor\n\n{words}\n\n{table(('row', 'row', 'what', 'first', 'second', 'difference'), lines)}"
 
 
-def _left_out(result: SpeedResult) -> str:
-    lines = [(reason, detail, str(count)) for reason, detail, count in result.reasons()]
-    return f"## Left out: {len(result.left_out)} rows\n\n{table(('reason', 'detail', 'rows'), lines)}" if lines else ""
-
-
 def _readings(result: SpeedResult) -> str:
-    read = dict.fromkeys((each.case.group, each.case.unit) for each in result.compared)
-    settings = dict.fromkeys((each.case.group, text) for each in result.compared for text in each.case.settings)
-    parts = ["## How the sources were read", table(("group", "unit"), read), table(("group", "setting"), settings)]
-    return "\n\n".join(parts) if read else ""
+    return sections.readings(each.case for each in result.compared)
 
 
 def _rows(result: SpeedResult) -> str:
@@ -122,9 +115,3 @@ def _line(each: SpeedCompared) -> tuple[str, ...]:
 
 def _shown(value: float, quantity: str) -> str:
     return units.show(value, "s") if quantity == STEP else f"{value:,.0f} token/s"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -13,40 +13,20 @@ import pyarrow.parquet as pq
 
 from membound import __version__, folders
 from membound.study import speed_validation_statistics as statistics
-from membound.study.published.outcome import LeftOut, reasons
-from membound.study.speed_validation import SpeedCompared, SpeedDone, SpeedFailed
+from membound.study.published.outcome import LeftOut
+from membound.study.published.result import Answered, Failed
+from membound.study.published_speed.outcome import Timed
+from membound.study.speed_validation import SpeedCompared, SpeedDone
 from membound.study.speed_validation_statistics import Key, Repeat
 
 SCHEMA: Final = 1
 
 
 @dataclass(frozen=True)
-class SpeedResult:
+class SpeedResult(Answered[SpeedCompared, Timed]):
     """Every published row with its outcome, and the recipes that others measured twice."""
 
-    done: tuple[SpeedDone, ...]
-    repeats: tuple[Repeat, ...]
-    versions: dict[str, str]
-    """Of the packages that the predictions were made with."""
-
-    @property
-    def compared(self) -> list[SpeedCompared]:
-        """Rows beside their predictions."""
-        return [each for each in self.done if isinstance(each, SpeedCompared)]
-
-    @property
-    def failed(self) -> list[SpeedFailed]:
-        """Rows whose Job was refused, failed, or could not be priced."""
-        return [each for each in self.done if isinstance(each, SpeedFailed)]
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """Rows that no Job expresses."""
-        return [each for each in self.done if isinstance(each, LeftOut)]
-
-    def reasons(self) -> list[tuple[str, str, int]]:
-        """Why rows are left out: reason, detail, number of rows; most first."""
-        return reasons(self.left_out)
+    repeats: tuple[Repeat, ...] = ()
 
     def failures(self) -> list[tuple[str, list[str]]]:
         """Why rows failed: the error and the rows that met it; most first."""
@@ -114,7 +94,7 @@ def flat(each: SpeedDone) -> dict[str, Any]:
         "group": case.group, "method": case.job.recipe.method, "quantity": case.quantity, "unit": case.unit, "published": case.published,
         "rounding": case.rounding, "settings": list(case.settings), "job": json.dumps({**case.job.model_dump(mode="json"), **changes}),
     }  # fmt: skip
-    if isinstance(each, SpeedFailed):
+    if isinstance(each, Failed):
         return {**names, "outcome": "failed", "reason": each.error}
     return {
         **names, "outcome": "compared", "gpu": each.gpu, "predicted": each.value, "ratio": each.ratio, "inside": each.inside,

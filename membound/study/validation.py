@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 
 from membound.errors import MemboundError
 from membound.run.schema import Run
-from membound.spec import catalogue, fields
-from membound.spec.machine import Machine
 from membound.study.predicting import Predictor
 from membound.study.published import mapping, rows
-from membound.study.published.outcome import HOST, Comparable, LeftOut, Outcome
+from membound.study.published.outcome import HOST, Comparable, LeftOut, Outcome, machine_of
+from membound.study.published.result import Failed
 
 
 def unheard(what: str) -> None:
@@ -54,15 +53,7 @@ class Compared:
         return 1 - self.used / self.capacity
 
 
-@dataclass(frozen=True)
-class Failed:
-    """A row whose Job the product refused or failed at."""
-
-    case: Comparable
-    error: str
-
-
-Done = Compared | Failed | LeftOut
+Done = Compared | Failed[Comparable] | LeftOut
 
 
 @dataclass
@@ -84,7 +75,7 @@ class Comparison:
         runs = [run for run in self._known.values() if isinstance(run, Run)]
         return {name: version for run in runs for name, version in run.about["versions"].items()}
 
-    def _compared(self, case: Comparable) -> Compared | Failed:
+    def _compared(self, case: Comparable) -> Compared | Failed[Comparable]:
         run = self._run(case)
         if isinstance(run, MemboundError):
             return Failed(case, str(run))
@@ -105,14 +96,6 @@ class Comparison:
             except MemboundError as error:
                 self._known[key] = error
         return self._known[key]
-
-
-def machine_of(case: Comparable) -> Machine:
-    """The machine of `case` as its source states it, the part that the Job uses."""
-    machine = catalogue.machine(case.machine)
-    if case.machine_changes:
-        machine = fields.with_values(machine, case.machine_changes, "machine")
-    return machine.with_gpus(case.job.gpus)
 
 
 def outcomes(groups: Iterable[str] = ()) -> list[Outcome]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 from membound import __version__, units
 from membound.study import validation_statistics as statistics
+from membound.study.markdown import table
+from membound.study.published import sections
 from membound.study.published.outcome import GROUPS, MATCHED
 from membound.study.validation import Compared
 from membound.study.validation_measured import PAIRS, Measured
@@ -17,7 +19,7 @@ _MISSES: Final = 0.05
 
 def page(result: Result) -> str:
     """The whole page."""
-    parts = (_head, _exam, _misses, _agreement, _verdicts, _measured, _host, _left_out, _readings, _rows)
+    parts = (_head, _exam, _misses, _agreement, _verdicts, _measured, _host, sections.left_out, _readings, _rows)
     return "\n\n".join(text for part in parts if (text := part(result))) + "\n"
 
 
@@ -38,7 +40,7 @@ stands apart from *matched* as *older-model*; litgpt's FSDP rows (their peak is 
 
 def _exam(result: Result) -> str:
     rows = [(mark.criterion, mark.limit, mark.found, "yes" if mark.passed else "**no**") for mark in marks(result)]
-    return "## The exam\n\n" + _table(("criterion", "limit", "found", "met"), rows) if rows else ""
+    return "## The exam\n\n" + table(("criterion", "limit", "found", "met"), rows) if rows else ""
 
 
 def _misses(result: Result) -> str:
@@ -47,7 +49,7 @@ def _misses(result: Result) -> str:
     lines = ["## Misses", "Matched rows more than 5 % off, and rows of any group with the wrong verdict."]
     rows = [*((*_line(each), "value") for each in _by_error(far)), *((*_line(each), "verdict") for each in wrong)]
     failed = [f"- {each.case.row.id} failed: {each.error}" for each in result.failed]
-    body = _table((*_LINE, "miss"), rows) if rows else "None."
+    body = table((*_LINE, "miss"), rows) if rows else "None."
     return "\n\n".join([*lines, body, *(["\n".join(failed)] if failed else [])])
 
 
@@ -67,7 +69,7 @@ def _agreement(result: Result) -> str:
     ]
     head = ("group", "quantity", "rows", "median error", "median with sign", "worst", "within 2 %", "within 5 %")
     words = "\n".join(f"- **{name}**: {text}" for name, text in GROUPS.items() if any(row[0] == name for row in rows))
-    return f"## Agreement by group\n\nErrors are of predicted over published, less 1.\n\n{_table(head, rows)}\n\n{words}" if rows else ""
+    return f"## Agreement by group\n\nErrors are of predicted over published, less 1.\n\n{table(head, rows)}\n\n{words}" if rows else ""
 
 
 def _verdicts(result: Result) -> str:
@@ -77,7 +79,7 @@ def _verdicts(result: Result) -> str:
     text = f"Of {told.runs} runs that are known to have fitted or not, {told.right} were told right ({told.share:.1%}); "
     text += f"{len(told.false_fits)} were said to fit and ran out of memory, {len(told.false_misfits)} were said not to fit and ran."
     rows = [_line(each) for each in (*told.false_fits, *told.false_misfits)]
-    return f"## Verdicts\n\n{text}" + (f"\n\n{_table(_LINE, rows)}" if rows else "")
+    return f"## Verdicts\n\n{text}" + (f"\n\n{table(_LINE, rows)}" if rows else "")
 
 
 def _measured(result: Result) -> str:
@@ -88,7 +90,7 @@ def _measured(result: Result) -> str:
     torches = sorted({str(each.environment.get("torch")) for each in result.measured})
     words = f"Runs of `validation/measure_memory.py` on one H200, PyTorch {', '.join(torches)}: {told}."
     head = ("run", *(f"{key} measured, GiB" if kind == "m" else f"{key} ratio" for key in PAIRS for kind in "mr"))
-    return f"## Our own measurements\n\n{words}\n\n{_table(head, rows)}"
+    return f"## Our own measurements\n\n{words}\n\n{table(head, rows)}"
 
 
 def _measured_line(each: Measured) -> tuple[str, ...]:
@@ -106,29 +108,18 @@ def _measured_error(each: Measured) -> float:
 def _host(result: Result) -> str:
     rows = [_line(each) for each in result.compared if each.case.group == "report" or each.on_host]
     words = "The report's Llama-65B under ZeRO-3 with CPU offload on 1.5 to 4 TB of host memory, Llama-7B alone on one GPU, QLoRA; and issue reports."
-    return f"## Host memory, and the report\n\n{words}\n\n{_table(_LINE, rows)}" if rows else ""
-
-
-def _left_out(result: Result) -> str:
-    rows = [(reason, detail, str(count)) for reason, detail, count in result.reasons()]
-    return f"## Left out: {len(result.left_out)} rows\n\n{_table(('reason', 'detail', 'rows'), rows)}" if rows else ""
+    return f"## Host memory, and the report\n\n{words}\n\n{table(_LINE, rows)}" if rows else ""
 
 
 def _readings(result: Result) -> str:
-    units_read: dict[tuple[str, str], None] = {}
-    settings: dict[tuple[str, str], None] = {}
-    for each in result.compared:
-        units_read.setdefault((each.case.group, each.case.unit))
-        settings.update(dict.fromkeys((each.case.group, text) for text in each.case.settings))
-    parts = ["## How the sources were read", _table(("group", "unit"), list(units_read)), _table(("group", "setting"), list(settings))]
-    return "\n\n".join(parts) if units_read else ""
+    return sections.readings(each.case for each in result.compared)
 
 
 def _rows(result: Result) -> str:
     parts = ["## Every compared row, the furthest first"]
     for group in GROUPS:
         rows = [_line(each) for each in _by_error(each for each in result.compared if each.case.group == group)]
-        parts += [f"### {group}", _table(_LINE, rows)] if rows else []
+        parts += [f"### {group}", table(_LINE, rows)] if rows else []
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
@@ -150,8 +141,3 @@ def _by_error(rows: Iterable[Compared]) -> list[Compared]:
 
 def _ratio(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -13,41 +13,20 @@ import pyarrow.parquet as pq
 
 from membound import __version__, folders
 from membound.study import validation_statistics as statistics
-from membound.study.published.outcome import ALLOCATED, MATCHED, Comparable, LeftOut, reasons
+from membound.study.published.outcome import ALLOCATED, MATCHED, Comparable, LeftOut
+from membound.study.published.result import Answered, Failed
 from membound.study.published.rows import Row
-from membound.study.validation import Compared, Done, Failed
+from membound.study.validation import Compared, Done
 from membound.study.validation_measured import PAIRS, Measured
 
 SCHEMA: Final = 1
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Answered[Compared, Comparable]):
     """Every published row with its outcome, and every measured run beside its prediction."""
 
-    done: tuple[Done, ...]
-    measured: tuple[Measured, ...]
-    versions: dict[str, str]
-    """Of the packages that the predictions were made with."""
-
-    @property
-    def compared(self) -> list[Compared]:
-        """Rows beside their predictions."""
-        return [each for each in self.done if isinstance(each, Compared)]
-
-    @property
-    def failed(self) -> list[Failed]:
-        """Rows whose Job was refused or failed."""
-        return [each for each in self.done if isinstance(each, Failed)]
-
-    @property
-    def left_out(self) -> list[LeftOut]:
-        """Rows that no Job expresses."""
-        return [each for each in self.done if isinstance(each, LeftOut)]
-
-    def reasons(self) -> list[tuple[str, str, int]]:
-        """Why rows are left out: reason, detail, number of rows; most first."""
-        return reasons(self.left_out)
+    measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True)

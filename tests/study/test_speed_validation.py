@@ -21,10 +21,11 @@ from membound.study import speed_validation, speed_validation_page, speed_valida
 from membound.study import speed_validation_statistics as statistics
 from membound.study.published import mapping as memory_mapping
 from membound.study.published import rows as memory_rows
-from membound.study.published.outcome import Comparable, LeftOut
+from membound.study.published.outcome import Comparable, LeftOut, machine_of
+from membound.study.published.result import Failed
 from membound.study.published_speed import mapping, rows, shapes
 from membound.study.published_speed.outcome import EXAM, GROUPS, STEP, TOKENS, SpeedOutcome, Timed
-from membound.study.speed_validation import Predicted, SpeedCompared, SpeedComparison, SpeedDone, SpeedFailed
+from membound.study.speed_validation import Predicted, SpeedCompared, SpeedComparison, SpeedDone
 from membound.study.speed_validation_result import SpeedResult
 
 ROWS = rows.read()
@@ -92,7 +93,7 @@ class TestRows:
         assert case.group in GROUPS
         assert case.unit
         assert case.quantity in {STEP, TOKENS}
-        assert speed_validation.machine_of(case).total_gpus == case.job.gpus
+        assert machine_of(case).total_gpus == case.job.gpus
         catalogue.model_entry(case.job.model)
 
     @pytest.mark.parametrize("case", [case for case in TIMED if case.row.micro_batch], ids=lambda case: case.row.id)
@@ -133,8 +134,8 @@ class TestUnits:
         assert rows.rounding(value) == pytest.approx(half)
 
     def test_the_network_is_the_one_that_the_source_names(self) -> None:
-        assert speed_validation.machine_of(timed("FMS-017")).links.network == pytest.approx(50e9 / 8)
-        assert speed_validation.machine_of(timed("FMS-019")).links.network == pytest.approx(100e9 / 8)
+        assert machine_of(timed("FMS-017")).links.network == pytest.approx(50e9 / 8)
+        assert machine_of(timed("FMS-019")).links.network == pytest.approx(100e9 / 8)
 
 
 # Parameters at 2,048 tokens, as mosaicml/llm-foundry scripts/train/benchmarking/README.md (061f2c7c) prints them.
@@ -164,12 +165,12 @@ class TestComparison:
     def test_no_row_is_dropped_whatever_its_job_meets(self) -> None:
         done, _ = compare(lambda job: CaptureError("no") if job.recipe.engine == "fsdp" else 1.0, OUTCOMES)
         assert [each.row if isinstance(each, LeftOut) else each.case.row for each in done] == ROWS
-        failed = [each for each in done if isinstance(each, SpeedFailed)]
+        failed = [each for each in done if isinstance(each, Failed)]
         assert {each.case.job.recipe.engine for each in failed} == {"fsdp"}
 
     def test_a_time_that_cannot_be_had_fails_with_its_reason(self) -> None:
         done, _ = compare(lambda job: "not priced yet", [timed("QWEN-083")])
-        assert [each.error for each in done if isinstance(each, SpeedFailed)] == ["step.time: not priced yet"]
+        assert [each.error for each in done if isinstance(each, Failed)] == ["step.time: not priced yet"]
 
     def test_one_prediction_serves_all_rows_of_a_job(self) -> None:
         _, oracle = compare(lambda job: 1.0, [timed("OFFLOAD-013"), timed("OFFLOAD-014")])
@@ -229,7 +230,7 @@ class TestOutput:
     @pytest.fixture
     def result(self) -> SpeedResult:
         done, _ = compare(lambda job: CaptureError("no | way") if job.recipe.engine == "fsdp" else 1.0, OUTCOMES)
-        return SpeedResult(tuple(done), tuple(statistics.repeats(ROWS)), {"torch": "2.13.0"})
+        return SpeedResult(tuple(done), {"torch": "2.13.0"}, tuple(statistics.repeats(ROWS)))
 
     def test_the_tables_hold_every_row(self, result: SpeedResult, tmp_path: Path) -> None:
         speed_validation_result.write(result, tmp_path / "out" / "speed", speed_validation_page.page(result))
@@ -248,7 +249,7 @@ class TestOutput:
         assert "no \\| way" in page
 
     def test_an_empty_study_still_has_a_page(self) -> None:
-        assert speed_validation_page.page(SpeedResult((), (), {})).startswith("# Validation: speed")
+        assert speed_validation_page.page(SpeedResult((), {})).startswith("# Validation: speed")
 
     def test_people_get_tables(self, result: SpeedResult, capsys: pytest.CaptureFixture[str]) -> None:
         from membound.cli import output, speed_tables

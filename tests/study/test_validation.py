@@ -21,8 +21,9 @@ from membound.study import validation, validation_measured, validation_page, val
 from membound.study import validation_statistics as statistics
 from membound.study.predicting import Predictor
 from membound.study.published import mapping, rows
-from membound.study.published.outcome import ALLOCATED, GROUPS, HOST, MATCHED, USED, Comparable, LeftOut, Outcome
-from membound.study.validation import Compared, Comparison, Failed
+from membound.study.published.outcome import ALLOCATED, GROUPS, HOST, MATCHED, USED, Comparable, LeftOut, Outcome, machine_of
+from membound.study.published.result import Failed
+from membound.study.validation import Compared, Comparison
 from membound.study.validation_measured import Measured
 from membound.study.validation_result import Result
 
@@ -100,7 +101,7 @@ class TestRows:
         assert (case.published is None) == (case.row.metric.endswith("oom") or case.unit.startswith("verdict"))
         assert case.published is None or 1e9 < case.published < 3e12
         assert (case.fits is None) == (case.quantity == HOST) == (case.host_fits is not None)
-        assert validation.machine_of(case).total_gpus == case.job.gpus
+        assert machine_of(case).total_gpus == case.job.gpus
         catalogue.model(case.job.model)
 
     @pytest.mark.parametrize("case", [case for case in COMPARABLE if case.row.micro_batch], ids=lambda case: case.row.id)
@@ -152,7 +153,7 @@ class TestComparison:
         assert oracle.asked[0]["options"] == {"loss": "transformers-4.45-llama-in-place", "fused": True}
 
     def test_the_machine_is_as_the_source_states_it(self) -> None:
-        machine = validation.machine_of(comparable("SEED65B-024"))
+        machine = machine_of(comparable("SEED65B-024"))
         assert (machine.host.capacity, machine.host.dimms_per_channel) == (16 * 96 * 2.0**30, 1)
 
     def test_groups_can_be_asked_for(self) -> None:
@@ -194,10 +195,10 @@ class TestStatistics:
         assert [each.predicted for each in found.false_misfits] == [120]
 
     def test_the_exam_is_passed_and_failed(self) -> None:
-        good = Result((compared(50, 50.5),), (), {})
+        good = Result((compared(50, 50.5),), {})
         assert [mark.passed for mark in validation_result.marks(good)] == [True] * 4
         other = comparable("FMSACC-309").job
-        bad = Result((compared(50, 60), compared(None, 50, fits=True, label=False, job=other)), (), {})
+        bad = Result((compared(50, 60), compared(None, 50, fits=True, label=False, job=other)), {})
         assert [mark.passed for mark in validation_result.marks(bad)] == [False] * 4
 
 
@@ -232,7 +233,7 @@ class TestOutput:
     def result(self) -> Result:
         done, _ = compare(lambda job: InputError("a", 1, "no") if job.recipe.engine == "fsdp" else 1e10, OUTCOMES)
         measured = Measured("run", "a.jsonl", {"torch": "2.11.0"}, {"allocated": 2e9}, {"allocated": 1e9})
-        return Result(tuple(done), (measured,), {"torch": "2.13.0"})
+        return Result(tuple(done), {"torch": "2.13.0"}, (measured,))
 
     def test_the_tables_hold_every_row(self, result: Result, tmp_path: Path) -> None:
         validation_result.write(result, tmp_path / "out", validation_page.page(result))
@@ -252,7 +253,7 @@ class TestOutput:
         assert page.index("## Misses") < page.index("## Agreement") < page.index("## Left out")
 
     def test_an_empty_study_still_has_a_page(self) -> None:
-        assert validation_page.page(Result((), (), {})).startswith("# Validation: memory")
+        assert validation_page.page(Result((), {})).startswith("# Validation: memory")
 
     def test_people_get_tables(self, result: Result, capsys: pytest.CaptureFixture[str]) -> None:
         from membound.cli import output, study_tables

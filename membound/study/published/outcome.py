@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from membound.spec import fields
+from membound.spec import catalogue, fields
 from membound.spec.job import Job
+from membound.spec.machine import Machine
 from membound.study.published.rows import Row
 
 GIB: Final = 2.0**30
@@ -77,6 +78,42 @@ def reasons(left_out: Iterable[LeftOut]) -> list[tuple[str, str, int]]:
 
 
 Outcome = Comparable | LeftOut
+
+
+class Case(Protocol):
+    """A row that a Job can express, whatever it publishes."""
+
+    @property
+    def job(self) -> Job:
+        """The Job that expresses it."""
+
+    @property
+    def machine(self) -> str:
+        """Catalogue name."""
+
+    @property
+    def machine_changes(self) -> Mapping[str, object]:
+        """Fields of the machine that the source states otherwise, dotted."""
+
+    @property
+    def group(self) -> str:
+        """Whose rows it is counted with."""
+
+    @property
+    def unit(self) -> str:
+        """How the printed unit was read, and why."""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """What was set where the source is silent or the installed software differs, each with its reason."""
+
+
+def machine_of(case: Case) -> Machine:
+    """The machine of `case` as its source states it, the part that the Job uses."""
+    found = catalogue.machine(case.machine)
+    if case.machine_changes:
+        found = fields.with_values(found, dict(case.machine_changes), "machine")
+    return found.with_gpus(case.job.gpus)
 
 
 def job(model: str, seq_len: int, gpus: int, recipe: Mapping[str, Any]) -> Job:
