@@ -10,6 +10,7 @@ import typer
 
 from membound import units
 from membound.cli import output
+from membound.cli.options import AsJson, ThisMachine
 from membound.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,18 +22,16 @@ _GIVEN: Final = "240"
 
 _Seconds = Annotated[str, typer.Option("--seconds", metavar="TIME", help="Begin nothing after so long; what was left out is named.")]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the profile here, not into your profiles.")]
-_Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="What this machine is in the catalogue, if not recognised.")]
 _Rows = Annotated[list[Path] | None, typer.Option("--rows", metavar="FILE", help="Fit rows measured before, maybe elsewhere; measure nothing.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Dry = Annotated[bool, typer.Option("--dry", help="Rehearse on the processor, tiny: shows that all of it runs, keeps nothing.")]
 
 
 def calibrate(
     seconds: _Seconds = _GIVEN,
     out: _Out = None,
-    machine: _Machine = None,
+    machine: ThisMachine = None,
     rows: _Rows = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
     dry: _Dry = False,
 ) -> None:
     """Measure what this GPU and its host really do, within five minutes, and write a profile that predictions use from then on."""

@@ -8,14 +8,14 @@ import typer
 
 from membound import units
 from membound.cli import output
+from membound.cli.options import AsJson
 from membound.errors import UnknownNameError
 
 _Kind = Annotated[str | None, typer.Argument(metavar="[models|machines]", help="Which of the two; both if left out.")]
 _Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this entry whole.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 
 
-def catalogue(kind: _Kind = None, name: _Name = None, as_json: _Json = False) -> None:
+def catalogue(kind: _Kind = None, name: _Name = None, as_json: AsJson = False) -> None:
     """List what is known by name, or show one entry."""
     from membound.spec import catalogue as known
 

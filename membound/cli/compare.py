@@ -9,6 +9,7 @@ import typer
 
 from membound import units
 from membound.cli import output
+from membound.cli.options import AsJson
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 
 _First = Annotated[Path, typer.Argument(metavar="A", help="Folder of a run: measured, predicted or published.")]
 _Second = Annotated[Path, typer.Argument(metavar="B", help="Folder of another run of the same job on the same machine.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Unlike = Annotated[bool, typer.Option("--unlike", help="Compare them although they are of different jobs or machines.")]
 
 
-def compare(first: _First, second: _Second, as_json: _Json = False, unlike: _Unlike = False) -> None:
+def compare(first: _First, second: _Second, as_json: AsJson = False, unlike: _Unlike = False) -> None:
     """Lay the runs A and B side by side, with ratios, and say which observed values lie inside the predicted band."""
     from membound.study import compare as study
     from membound.study.measuring import load

@@ -10,6 +10,7 @@ import typer
 
 from membound import __version__, units
 from membound.cli import output
+from membound.cli.options import AsJson
 
 # Package, and what cannot be predicted without it.
 _PACKAGES = {
@@ -20,11 +21,10 @@ _PACKAGES = {
     "deepspeed": "engine deepspeed (extra: deepspeed)",
     "accelerate": "engine deepspeed (extra: deepspeed)",
 }
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Recorded = Annotated[str | None, typer.Option("--recorded", metavar="NAME", help="Examine a recorded machine's sensors instead of this one's.")]
 
 
-def doctor(as_json: _Json = False, recorded: _Recorded = None) -> None:
+def doctor(as_json: AsJson = False, recorded: _Recorded = None) -> None:
     """Say what can be predicted and measured here: packages, traces, and each sensor with its tier, its period, or its cure."""
     from membound.cli import doctor_sensors
     from membound.measure.examine import examine

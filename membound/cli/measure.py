@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from membound import units
 from membound.cli import output
+from membound.cli.options import AsJson, ThisMachine
 from membound.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -22,17 +23,15 @@ _COMMAND: Final = "membound.command"
 _TIMED_OUT: Final = 124
 
 _CHOICES: Final = {
-    "--hbm": ("auto", "pm"),
-    "--feed": ("rows", "planned"),
-    "--weights": ("host", "gpu"),
-    "--launcher": ("auto", "alone", "torchrun", "deepspeed"),
+    "hbm": ("auto", "pm"),
+    "feed": ("rows", "planned"),
+    "weights": ("host", "gpu"),
+    "launcher": ("auto", "alone", "torchrun", "deepspeed"),
 }
 
 _JobFile = Annotated[str | None, typer.Argument(metavar="[JOB | -- COMMAND ...]", help="Job file (YAML), or any command after --.")]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run; by default a new one in membound-runs.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a field of the job: recipe.micro_batch=8.")]
-_Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="What this machine is in the catalogue, if not recognised.")]
 _Steps = Annotated[int, typer.Option("--steps", metavar="N", help="Optimizer steps, warm-up included.")]
 _WarmUp = Annotated[int, typer.Option("--warm-up", metavar="N", help="First steps that no mean, median or rate counts.")]
 _Period = Annotated[str, typer.Option("--period", metavar="TIME", help="Grid of the sampler.")]
@@ -67,9 +66,9 @@ def measure(
     ctx: typer.Context,
     job: _JobFile = None,
     out: _Out = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
     changes: _Set = None,
-    machine: _Machine = None,
+    machine: ThisMachine = None,
     steps: _Steps = 20,
     warm_up: _WarmUp = 3,
     period: _Period = "20ms",
@@ -92,10 +91,6 @@ def measure(
     command: list[str] | None = ctx.meta.get(_COMMAND)
     if sum(given is not None for given in (job, command, recover)) + bool(merge) != 1:
         raise typer.BadParameter("give a job file, or a command after --, or --recover, or --merge")
-    for option, given in {"--hbm": hbm, "--feed": feed, "--weights": weights, "--launcher": launcher}.items():
-        if given not in _CHOICES[option]:
-            raise UnknownNameError(option, given, _CHOICES[option])
-    settings: dict[str, Any] = {"feed": feed, "weights": weights, "launcher": launcher, "hbm": hbm}
     options = Options(
         steps=steps,
         warm_up=warm_up,
@@ -103,7 +98,7 @@ def measure(
         host_limit=None if host_limit is None else units.parse(host_limit, "B", "--host-limit"),
         time_limit=None if time_limit is None else units.parse(time_limit, "s", "--time-limit"),
         nodes=Nodes(nodes, node_rank, rendezvous),
-        **settings,
+        **_chosen(hbm=hbm, feed=feed, weights=weights, launcher=launcher),
     )
     if recover is not None:
         _show(_recovered(recover), as_json, recover)
@@ -113,6 +108,14 @@ def measure(
         _watch(command, out, options, as_json)
     else:
         _measure(str(job), out, options, as_json, changes or [], machine, overhead)
+
+
+def _chosen(**given: str) -> dict[str, Any]:
+    """The options that take one of a few words, each checked."""
+    for name, word in given.items():
+        if word not in _CHOICES[name]:
+            raise UnknownNameError(f"--{name}", word, _CHOICES[name])
+    return given
 
 
 def _measure(job: str, out: Path | None, options: Options, as_json: bool, changes: list[str], machine: str | None, overhead: bool) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from membound import units
 from membound.cli import output
+from membound.cli.options import Allocator, AsJson, CaptureMemory, CaptureTime, JobMachine, NoCache, limits_of, settings_of
 
 if TYPE_CHECKING:
     from membound.run.schema import Run
@@ -17,41 +17,33 @@ if TYPE_CHECKING:
     from membound.study.predicting import Prediction, Predictor
 
 _JobFile = Annotated[str, typer.Argument(metavar="JOB", help="Job file (YAML), or - for standard input.")]
-_Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="Machine of the catalogue, in place of the job file's.")]
 _Set = Annotated[
     list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a field: recipe.micro_batch=8, machine.gpu.hbm.clock=1593MHz.")
 ]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the run, its tables and figures into this folder.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
-_Allocator = Annotated[str, typer.Option(metavar="TEXT", help="PYTORCH_ALLOC_CONF of the run, such as 'expandable_segments:True'.")]
-_NoCache = Annotated[bool, typer.Option("--no-cache", help="Capture anew; neither read nor keep traces.")]
 _NoAdvice = Annotated[bool, typer.Option("--no-advice", help="Do not look for changes that fit.")]
-_Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
-_Time = Annotated[str, typer.Option("--capture-time", metavar="TIME", help="Time that a capture may take.")]
 
 
 def predict(
     job: _JobFile,
-    machine: _Machine = None,
+    machine: JobMachine = None,
     changes: _Set = None,
     out: _Out = None,
-    as_json: _Json = False,
-    allocator: _Allocator = "",
-    no_cache: _NoCache = False,
+    as_json: AsJson = False,
+    allocator: Allocator = "",
+    no_cache: NoCache = False,
     no_advice: _NoAdvice = False,
-    capture_memory: _Memory = "4 GiB",
-    capture_time: _Time = "10 min",
+    capture_memory: CaptureMemory = "4 GiB",
+    capture_time: CaptureTime = "10 min",
 ) -> None:
     """Predict the memory and the speed of a Job on a Machine, without either."""
-    from membound.ghost.capture import Limits
-    from membound.replay.allocator_settings import AllocatorSettings
     from membound.spec import jobfile
     from membound.study import answers
     from membound.study.predicting import Predictor
     from membound.trace import cache
 
-    limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
-    settings = AllocatorSettings.parse(allocator) if allocator else AllocatorSettings()
+    limits = limits_of(capture_memory, capture_time)
+    settings = settings_of(allocator)
     asked = jobfile.read(job, changes or (), machine)
     kept = answers.Answers(cache.default_folder())
     # A folder gets all tables and the trace, which an answer has not.

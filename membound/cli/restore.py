@@ -9,15 +9,15 @@ from typing import Annotated
 import typer
 
 from membound.cli import output
+from membound.cli.options import AsJson
 from membound.errors import MemboundError
 
 _State = Annotated[
     Path | None, typer.Option("--state", metavar="DIR", help="Folder of the journals, in place of $MEMBOUND_STATE or the user's state folder.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 
 
-def restore(folder: _State = None, as_json: _Json = False) -> None:
+def restore(folder: _State = None, as_json: AsJson = False) -> None:
     """Look for journals of sweeps that were cut off, give the clocks back, read them back, and say what was found and done."""
     from membound.measure.clocks import journal, plan, state
 

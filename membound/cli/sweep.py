@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from membound import units
 from membound.cli import output
+from membound.cli.options import Allocator, AsJson, CaptureMemory, CaptureTime, JobMachine, NoCache, limits_of, settings_of
 from membound.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,42 +24,37 @@ _Over = Annotated[
     list[str] | None,
     typer.Option("--over", metavar="KEY=V1,V2", help="A field and its values: machine.gpu.hbm.clock=1593MHz,2619MHz, recipe.micro_batch=1,2."),
 ]
-_Machine = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="Machine of the catalogue, in place of the job file's.")]
 _Set = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a field at every point.")]
 _Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write the table (Parquet, CSV), JSON and a figure into this folder.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document to standard output and nothing else.")]
 _Runs = Annotated[bool, typer.Option("--runs", help="With --out: predict each point in full and keep it as a run as well.")]
 _Measure = Annotated[bool, typer.Option("--measure", help="Switch this machine's memory clock, measure at each, and give it back.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="With --measure: print every call that would be made; none is.")]
 _Resume = Annotated[Path | None, typer.Option("--resume", metavar="PLAN", help="Go on with a plan that an earlier measured sweep wrote.")]
 _Driver = Annotated[str, typer.Option("--driver", metavar="nvml|simulated:FOLDER", help="Whose clocks are switched: see docs/clocks.md.")]
 _Steps = Annotated[int, typer.Option("--steps", metavar="N", help="With --measure: optimizer steps at each clock, warm-up included.")]
-_Allocator = Annotated[str, typer.Option(metavar="TEXT", help="PYTORCH_ALLOC_CONF of the run, such as 'expandable_segments:True'.")]
-_NoCache = Annotated[bool, typer.Option("--no-cache", help="Capture anew; neither read nor keep traces.")]
-_Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
-_Time = Annotated[str, typer.Option("--capture-time", metavar="TIME", help="Time that a capture may take.")]
 
 
 def sweep(
     job: _JobFile = None,
     over: _Over = None,
-    machine: _Machine = None,
+    machine: JobMachine = None,
     changes: _Set = None,
     out: _Out = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
     runs: _Runs = False,
     measure: _Measure = False,
     dry_run: _DryRun = False,
     resume: _Resume = None,
     driver: _Driver = "nvml",
     steps: _Steps = 20,
-    allocator: _Allocator = "",
-    no_cache: _NoCache = False,
-    capture_memory: _Memory = "4 GiB",
-    capture_time: _Time = "10 min",
+    allocator: Allocator = "",
+    no_cache: NoCache = False,
+    capture_memory: CaptureMemory = "4 GiB",
+    capture_time: CaptureTime = "10 min",
 ) -> None:
     """Predict a Job at every combination of values, from one capture per job; say what bounds each point and what faster parts would buy."""
     from membound.cli import sweep_measure
+    from membound.study.predicting import Predictor
 
     if (job is None) == (resume is None) or (dry_run and not measure) or (runs and out is None):
         raise typer.BadParameter("give a job file, or --resume alone; --dry-run goes with --measure, --runs with --out")
@@ -79,7 +74,7 @@ def sweep(
             _show_measured(measured, grid, as_json)
             return
         sweep_measure.say(refused, "predicted instead")
-    predictor = _predictor(allocator, no_cache, capture_memory, capture_time)
+    predictor = Predictor(settings_of(allocator), limits=limits_of(capture_memory, capture_time), cached=not no_cache)
     found = _predicted(grid, predictor)
     if out is not None:
         _write(found, grid, predictor, out, runs)
@@ -99,16 +94,6 @@ def _grid(job: str, over: list[str], changes: list[str], machine: str | None) ->
             raise InputError("--over", key, "give each field once")
     asked = jobfile.read(job, changes, machine)
     return sweep_grid.whole(asked.job, {axis.key: axis.values for axis in axes}, machine, of_machine)
-
-
-def _predictor(allocator: str, no_cache: bool, memory: str, time: str) -> Predictor:
-    from membound.ghost.capture import Limits
-    from membound.replay.allocator_settings import AllocatorSettings
-    from membound.study.predicting import Predictor
-
-    limits = Limits(units.parse(memory, "B", "--capture-memory"), units.parse(time, "s", "--capture-time"))
-    settings = AllocatorSettings.parse(allocator) if allocator else AllocatorSettings()
-    return Predictor(settings, limits=limits, cached=not no_cache)
 
 
 def _predicted(grid: Grid, predictor: Predictor) -> Sweep:
