@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,31 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from rich.console import Console
 
 from membound.report.export import text
 from membound.report.inert import inert, keep_tail
 from membound.report.palette import LABEL, LETTER, STACK, THEMES
-from membound.report.terminal import summary
 from membound.report.terminal_bar import segments
 from membound.run.schema import Fits, Missing, Run, Value
 from membound.trace.schema import CATEGORIES
+from tests.report.on_terminal import shown, together
 
 HOSTILE = "evil\x1b[31m[red]name[/red]\x1b]0;owned\x07\n\u202edesrever"
-
-
-def shown(run: Run, width: int = 100, colour: bool = False, encoding: str = "utf-8") -> str:
-    """The summary on a terminal of this kind."""
-    raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    console = Console(file=out, width=width, color_system="truecolor" if colour else None, force_terminal=colour, legacy_windows=False, _environ={})
-    console.print(summary(run))
-    return raw.getvalue().decode(encoding)
-
-
-def together(run: Run, **options: Any) -> str:
-    """The same, with lines joined."""
-    return " ".join(shown(run, **options).split())
 
 
 def test_it_says_what_runs_where_and_whether_it_fits(run: Run) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from membound.cost.resources import RESOURCES
 from membound.report.inert import inert
-from membound.report.terminal import summary
 from membound.report.terminal_speed import NAMES
 from membound.run.schema import Missing, Run, Value
+from tests.report.on_terminal import shown, together
 
 SENSITIVITY = {"compute": 0.5, "hbm": 0.3, "launch": 0.196, "fixed": 0.004}
 HOSTILE = "evil\x1b[31m[red]name[/red]\x07\n\u202edesrever"
@@ -47,20 +45,6 @@ SPEED = {
 def timed(run: Run) -> Run:
     """The Run of these tests' Trace, with times."""
     return replace(run, values={**run.values, **SPEED}, about={**run.about, "sensitivity": SENSITIVITY})
-
-
-def shown(run: Run, width: int = 100, colour: bool = False, encoding: str = "utf-8") -> str:
-    """The summary on a terminal of this kind."""
-    raw = io.BytesIO()
-    out = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    console = Console(file=out, width=width, color_system="truecolor" if colour else None, force_terminal=colour, legacy_windows=False, _environ={})
-    console.print(summary(run))
-    return raw.getvalue().decode(encoding)
-
-
-def together(run: Run, **options: Any) -> str:
-    """The same, with lines joined."""
-    return " ".join(shown(run, **options).split())
 
 
 def test_it_says_how_fast_and_what_is_used(timed: Run) -> None:
