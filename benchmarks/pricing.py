@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from membound.cost.l2 import effective_capacity
 from membound.replay.pricing import priced
 from membound.replay.time import Replayer
 from membound.replay.timeline import play
@@ -45,13 +44,13 @@ def show(name: str, seconds: float, whole: float) -> None:
 def parts(replayer: Replayer) -> None:
     """Every part of a prediction at several row lengths, over that of re-pricing."""
     machine, other = catalogue.machine(FIRST), catalogue.machine(OTHER)
-    program, work, capacity = replayer.program, replayer.workload(machine.gpu), effective_capacity(machine.gpu)
+    program, work = replayer.program, replayer.workload(machine.gpu)
     prices = priced(work, machine, 8)
     again = best(lambda: replayer.on(other).step)
     print(f"{len(program)} items, {work.distinct} distinct kernels, {len(work.lengths)} row lengths")
     print(f"{'part':44} {'time':>11} {'ratio':>7}")
     show("compile the trace", best(lambda: Replayer(replayer.trace, replayer.lengths, replayer.other).program), again)
-    show("through the L2, kernels sorted by law", best(lambda: workload(program, work.lengths, capacity)), again)
+    show("through the L2, kernels sorted by law", best(lambda: workload(program, work.lengths, machine.gpu)), again)
     show("price", best(lambda: priced(work, machine, 8)), again)
     show("play over streams", best(lambda: play(program, prices)), again)
     show(f"the step on another machine ({OTHER})", again, again)

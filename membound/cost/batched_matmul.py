@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from membound.cost.law import Kernels, Law, Priced, Shape
-from membound.cost.matmul import depth, priced
+from membound.cost.law import Array, Kernels, Law, Priced, Shape
+from membound.cost.matmul import depth, priced, reread_by
 from membound.spec.machine import Gpu
 
 _BATCHED: Final = frozenset({"bmm", "baddbmm", "baddbmm_", "_grouped_mm"})
@@ -27,9 +27,17 @@ class BatchedMatmul(Law):
         return _base(op) in _BATCHED | _SUMMED
 
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
-        sizes = [_sizes(*each) for each in zip(kernels.op, kernels.reads, kernels.writes, strict=True)]
-        batch, m, n = np.array(sizes, np.float64).reshape(-1, 3).T
-        return priced(m, n, depth(batch * m * n, kernels), batch, kernels, gpu)
+        return priced(*_products(kernels), kernels, gpu)
+
+    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
+        return reread_by(*_products(kernels), kernels, gpu)
+
+
+def _products(kernels: Kernels) -> tuple[Array, Array, Array, Array]:
+    """m, n and k of each product, and how many there are."""
+    sizes = [_sizes(*each) for each in zip(kernels.op, kernels.reads, kernels.writes, strict=True)]
+    batch, m, n = np.array(sizes, np.float64).reshape(-1, 3).T
+    return m, n, depth(batch * m * n, kernels), batch
 
 
 def _base(op: str) -> str:

@@ -83,6 +83,10 @@ class Law(abc.ABC):
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
         """Times on `gpu` at its present clocks, launch not included."""
 
+    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
+        """Bytes that each kernel reads from HBM beyond its operands once; [n]. None, unless a family knows better."""
+        return np.zeros(len(kernels))
+
 
 def soft_roofline(compute: Array, memory: Array, fixed: Array, sharpness: float | Array, band: float | Array) -> Priced:
     """((compute^p + memory^p)^(1/p)) + fixed, all in s: no kernel turns from one bound to the other at once.

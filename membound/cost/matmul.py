@@ -14,9 +14,11 @@ from typing import Final
 import numpy as np
 
 from membound.cost import calibration
+from membound.cost.dtypes import element_size
 from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
 from membound.cost.neighbours import Table
 from membound.cost.profile import profile_of
+from membound.cost.rereads import KEPT, reread
 from membound.cost.tiles import Rates, tiled
 from membound.spec.machine import DType, Gpu
 
@@ -39,9 +41,6 @@ _RAGGED_RESULT: Final = 390.0
 _RAGGED_OPERAND: Final = 545.0
 # Odd sizes of m or k from here on are taken for a vocabulary, which is a row's length; below, for a number of tokens, which is none.
 _VOCABULARY: Final = 30_000
-# Share of the L2 that an operand may take and still be there for the next call, while weights stream past it. The L40S's tables, whose L2 is large
-# and memory slow, show it; with it the A100 predicts the L40S to 24 % instead of 29 %, and the two Hoppers each other as well.
-_KEPT: Final = 0.25
 # Half-widths of the band: 90th percentile of points left out on the same GPU; of GPUs left out on another (`membound study calibration`); and of our
 # own fp32 measurements.
 _BAND_OWN: Final = 0.15
@@ -82,13 +81,13 @@ def reference(gpu: str) -> Rates:
 def measured_roofline(m: Array, n: Array, k: Array, rates: Rates) -> Priced:
     """Roofline of bf16 matmuls as they were measured: weights from HBM each time, left operand and result kept in the L2. Arguments broadcast."""
     touched = 2 * (m * k + k * n + m * n)
-    reaching = 2 * k * n + _reaching(2 * m * k, rates.l2) + _reaching(2 * m * n, rates.l2)
+    reaching = 2 * k * n + _reaching(2 * m * k, rates.l2) + _reaching(2 * m * n, rates.l2) + reread(m, n, k, np.ones(1), 2, rates.sms, rates.l2)
     return roofline(tiled(m, n, k, np.ones(1), rates), touched, reaching, rates, 0.0)
 
 
 def _reaching(nbytes: Array, l2: float) -> Array:
     """Bytes to HBM of an operand that the call before has used as well: none up to a quarter of the L2, all from half of it."""
-    return nbytes * np.clip(nbytes / l2 / _KEPT - 1, 0.0, 1.0)
+    return nbytes * np.clip(nbytes / l2 / KEPT - 1, 0.0, 1.0)
 
 
 def roofline(arithmetic: Array, touched: Array, hbm: Array, rates: Rates, band: float | Array) -> Priced:
@@ -106,8 +105,22 @@ class Matmul(Law):
         return op.removeprefix("aten.").split(".")[0] in {"mm", "addmm", "addmm_", "linear", "mv", "addmv", "_int_mm", "_addmm_activation"}
 
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
-        m, n = np.array([_result(writes) for writes in kernels.writes], np.float64).reshape(-1, 2).T
-        return priced(m, n, depth(m * n, kernels), np.ones(len(kernels)), kernels, gpu)
+        return priced(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu)
+
+    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
+        return reread_by(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu)
+
+
+def reread_by(m: Array, n: Array, k: Array, batch: Array, kernels: Kernels, gpu: Gpu) -> Array:
+    """Bytes that `batch` products of [m, k] by [k, n] read beyond their operands once, by the data type of their operands."""
+    widths = np.array([element_size(dtype_of(reads)) for reads in kernels.reads], np.float64)
+    return reread(m, n, k, batch, widths, gpu.sms, gpu.l2)
+
+
+def _sizes(kernels: Kernels) -> tuple[Array, Array, Array]:
+    """m, n and k of each product."""
+    m, n = np.array([_result(writes) for writes in kernels.writes], np.float64).reshape(-1, 2).T
+    return m, n, depth(m * n, kernels)
 
 
 def depth(results: Array, kernels: Kernels) -> Array:

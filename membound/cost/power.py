@@ -41,11 +41,13 @@ class Energy:
 
 
 # Our own readings on one H100 SXM, 1.5 s each (validation/kernels/h100-sxm.csv, family power). 125 W with a context and nothing running, 70 W in the
-# catalogue. Random bf16 products of 8192^3: 681 W at 666 TFLOP/s, 55 W of it for HBM and L2. A weight of 16384^2 read by 16 rows: 552 W at
-# 2.91 TB/s and 47 TFLOP/s. A copy: 504 W at 3.0 TB/s; a sum: 569 W at 3.05; zero_: 406 W at 3.29, the one that these constants miss, by 12 %.
+# catalogue. Random bf16 products of 8192^3 and 4096^3: 681 and 687 W at 666 TFLOP/s, of which 98 and 99 W for HBM, what they read again
+# (membound.cost.rereads) included: 0.69 and 0.70 pJ; of 2048^3, out of the L2: 0.76; all three within 4 % with the mean. A weight of 16384^2 read
+# by 16 rows: 552 W at 2.91 TB/s and 47 TFLOP/s. A copy: 504 W at 3.0 TB/s; a sum: 569 W at 3.05; zero_: 406 W at 3.29, the one that these
+# constants miss, by 12 %.
 # SiLU of bf16: 685 W out of HBM at 3.02 TB/s, 513 W out of the L2 at 3.25: 260 pJ an element in both, taken for other pointwise kernels too.
 # A copy within the L2: 386 W at 4.82 TB/s. fp32 products: 677 W at 50 TFLOP/s.
-_HOPPER: Final = Energy(55.0, 0.79e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
+_HOPPER: Final = Energy(55.0, 0.72e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
 
 # J per byte sent over NVLink or PCIe, one GPU's share: some 5 pJ a bit across a board, of which NVLink-C2C's 1.3 pJ a bit within a package is the
 # floor (NVIDIA, Hot Chips 34); an assumption.

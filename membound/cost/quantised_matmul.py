@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from membound.cost.law import Kernels, Law, Priced, Shape
+from membound.cost.law import Array, Kernels, Law, Priced, Shape
 from membound.cost.matmul import Matmul
 from membound.cost.quantisation import Quantisation
 from membound.spec.machine import Gpu
@@ -31,6 +31,9 @@ class QuantisedMatmul(Law):
         shares = ((each.seconds / seconds, each) for each in parts)
         weighted = [(share * each.compute, share * each.memory, share * each.fixed, share * each.band) for share, each in shares]
         return Priced(seconds, *(first + second for first, second in zip(*weighted, strict=True)))
+
+    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
+        return Matmul().reread(_product(kernels), gpu)
 
 
 def _sizes(kernels: Kernels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ class Replayer:
     memo: Memo | None = None
     """Where HBM traffic is kept that was found before."""
     _program: Program | None = None
-    _workloads: dict[float, Workload] = field(default_factory=dict)
+    _workloads: dict[tuple[float, float, int], Workload] = field(default_factory=dict)
 
     @property
     def program(self) -> Program:
@@ -42,11 +42,11 @@ class Replayer:
 
     def workload(self, gpu: Gpu) -> Workload:
         """The program through the L2 of `gpu`."""
-        capacity = effective_capacity(gpu)
-        if capacity not in self._workloads:
+        cache = effective_capacity(gpu), gpu.l2, gpu.sms
+        if cache not in self._workloads:
             grid = self.lengths.grid(self.trace.header.ranks, self.program.lengths)
-            self._workloads[capacity] = workload(self.program, grid, capacity, self.memo)
-        return self._workloads[capacity]
+            self._workloads[cache] = workload(self.program, grid, gpu, self.memo)
+        return self._workloads[cache]
 
     def on(self, machine: Machine) -> Played:
         """The Job's step on `machine`, which is already the part of it that the Job uses. Raises `InputError` for what the machine lacks.

@@ -1,21 +1,23 @@
 """A Program at given row lengths, through an L2 of a given size: each distinct kernel once, sorted by the law that prices it.
 
-Nothing here depends on clocks, so that a sweep over them makes it once.
+Nothing here depends on clocks, so that a sweep over them makes it once: of the GPU only its L2 and how many SMs share it count.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from membound.cost.l2 import effective_capacity
 from membound.cost.law import Kernels, Shape
-from membound.cost.laws import law_of
+from membound.cost.laws import LAWS, law_of
 from membound.replay.program import Program
 from membound.replay.traffic import traffic
 from membound.replay.walked import Memo
+from membound.spec.machine import Gpu
 from membound.trace.schema import KIND, LAYOUTS
 
 Column = npt.NDArray[np.int64]
@@ -58,9 +60,9 @@ class Workload:
     """Bytes of copies and collectives; [n, K]."""
 
 
-def workload(program: Program, lengths: tuple[int, ...], capacity: float, memo: Memo | None = None) -> Workload:
-    """`program` with rows of `lengths` tokens, through an L2 that holds `capacity` bytes; `memo` keeps what was found there."""
-    through = [traffic(program, length, capacity, memo) for length in lengths]
+def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | None = None) -> Workload:
+    """`program` with rows of `lengths` tokens, through the L2 of `gpu`; `memo` keeps what was found there."""
+    through = [traffic(program, length, effective_capacity(gpu), memo) for length in lengths]
     read = np.stack([r for r, _ in through], axis=1)
     written = np.stack([w for _, w in through], axis=1)
     flops = np.stack([program.flops_at(length) for length in lengths], axis=1)
@@ -74,8 +76,11 @@ def workload(program: Program, lengths: tuple[int, ...], capacity: float, memo: 
     index[kernels] = number
     examples = kernels[first]
     groups = _groups(program, lengths, examples, *(each[examples].astype(np.float64) for each in (read, written, flops, touched)))
+    groups, again = _with_rereads(groups, len(examples), len(lengths), gpu)
+    all_read: Floats = read.astype(np.float64)
+    all_read[kernels] += again[number]
     elements = np.where(is_kernel[:, None] & (flops == 0), np.stack([_elements(program, length) for length in lengths], axis=1), 0.0)
-    columns = read.astype(np.float64), written.astype(np.float64), cached, flops, elements, moved
+    columns = all_read, written.astype(np.float64), cached, flops, elements, moved
     return Workload(program, lengths, index, len(examples), groups, *columns)
 
 
@@ -123,6 +128,16 @@ def _groups(
         )  # fmt: skip
         found.append(Group(int(law), members, kernels))
     return tuple(found)
+
+
+def _with_rereads(groups: tuple[Group, ...], distinct: int, lengths: int, gpu: Gpu) -> tuple[tuple[Group, ...], Floats]:
+    """`groups` with what their kernels read more than once, and those bytes of each distinct kernel, [distinct, K]."""
+    found, again = [], np.zeros((distinct, lengths))
+    for group in groups:
+        more = LAWS[group.law].reread(group.kernels, gpu)
+        again[group.members] = more.reshape(lengths, len(group.members)).T
+        found.append(replace(group, kernels=replace(group.kernels, hbm_read=group.kernels.hbm_read + more)))
+    return tuple(found), again
 
 
 def _shapes(program: Program, examples: Column, length: int) -> list[tuple[tuple[Shape, ...], tuple[Shape, ...]]]:

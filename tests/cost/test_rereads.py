@@ -1,0 +1,67 @@
+"""What matmuls read more than once: nothing where operands stay in the L2, never less than none, and near the known bound where they do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from membound.cost.law import Kernels
+from membound.cost.laws import LAWS, law_of
+from membound.cost.rereads import KEPT, reread
+from membound.spec import catalogue
+
+H100 = catalogue.machine("h100-sxm").gpu
+SIDES = 2.0 ** np.arange(4, 16)
+M, N, K = (axis.ravel() for axis in np.meshgrid(SIDES, SIDES, SIDES))
+
+
+def again(m: float, n: float, k: float, l2: float = H100.l2, sms: int = H100.sms) -> float:
+    return float(reread(*(np.array([float(size)]) for size in (m, n, k)), np.ones(1), 2, sms, l2)[0])
+
+
+def operands(m: float, n: float, k: float) -> float:
+    return 2 * (m * k + k * n)
+
+
+class TestBounds:
+    def test_nothing_is_read_less_than_once(self) -> None:
+        assert (reread(M, N, K, np.ones(1), 2, H100.sms, H100.l2) >= -1e-6).all()
+
+    def test_which_operand_is_the_left_one_does_not_matter(self) -> None:
+        there, back = (reread(*sizes, K, np.ones(1), 2, H100.sms, H100.l2) for sizes in ((M, N), (N, M)))
+        assert there == pytest.approx(back)
+
+    def test_one_wave_of_tiles_reads_all_once(self) -> None:
+        assert again(1024, 4096, 32768) == 0
+
+    def test_an_operand_that_stays_in_the_l2_is_read_once_and_so_is_the_other(self) -> None:
+        rows = KEPT * H100.l2 / 2 / 4096
+        assert again(rows, 128_256, 4096) == 0
+
+    def test_a_larger_l2_or_more_sms_read_no_more(self) -> None:
+        one, larger, more = (reread(M, N, K, np.ones(1), 2, *gpu) for gpu in ((132, 50e6), (132, 100e6), (160, 50e6)))
+        assert (larger <= one * (1 + 1e-12) + 1e-3).all()
+        assert (more <= one * (1 + 1e-12) + 1e-3).all()
+
+    def test_large_squares_read_what_blocks_of_a_wave_must(self) -> None:
+        """2 m n k / sqrt(results of a wave) elements: Hong and Kung's bound."""
+        side = 32_768.0
+        bound = 2 * 2 * side**3 / np.sqrt(128 * 256 * H100.sms)
+        assert again(side, side, side) + operands(side, side, side) == pytest.approx(bound)
+
+
+class TestLaws:
+    def test_a_batch_reads_as_its_products_do(self) -> None:
+        one = Kernels(("aten.mm.default",), ((("bfloat16", (8192, 4096)), ("bfloat16", (4096, 8192))),), ((("bfloat16", (8192, 8192)),),),
+                      np.array([2.0 * 8192**2 * 4096]), np.zeros(1), np.zeros(1), np.zeros(1))  # fmt: skip
+        three = Kernels(("aten.bmm.default",), ((("bfloat16", (3, 8192, 4096)), ("bfloat16", (3, 4096, 8192))),), ((("bfloat16", (3, 8192, 8192)),),),
+                        3 * one.flops, np.zeros(1), np.zeros(1), np.zeros(1))  # fmt: skip
+        single, batch = (LAWS[law_of(kernels.op[0])].reread(kernels, H100) for kernels in (one, three))
+        assert single[0] > 0
+        assert batch == pytest.approx(3 * single)
+
+    def test_other_families_read_once(self) -> None:
+        law = LAWS[law_of("aten.add.Tensor")]
+        shape = ("bfloat16", (1 << 28,))
+        kernels = Kernels(("aten.add.Tensor",), ((shape, shape),), ((shape,),), *(np.zeros(1),) * 4)
+        assert not law.reread(kernels, H100).any()
