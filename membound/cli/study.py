@@ -11,7 +11,7 @@ import typer
 
 from membound import units
 from membound.cli import output, report_study
-from membound.errors import UnknownNameError
+from membound.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from membound.study.predicting import Predictor
@@ -31,6 +31,9 @@ _Machine = Annotated[str, typer.Option("--measured-on", metavar="NAME", help="Ma
 _Own = Annotated[Path, typer.Option("--own-runs", metavar="DIR", help="Measured Runs of `validation/measure_jobs.py` to compare with.")]
 _Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
 _Measure = Annotated[bool, typer.Option("--measure", help="Run it for real on this machine's GPUs (hbm-fine-tuning).")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="With --measure: say what would be measured and what predicted, and why; nothing is run.")]
+_Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="With --measure: optimizer steps of each job, warm-up included.")]
+_Here = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="With --measure: what this machine is in the catalogue.")]
 _Time = Annotated[str, typer.Option("--capture-time", metavar="TIME", help="Time that a capture may take.")]
 
 
@@ -46,17 +49,23 @@ def study(
     capture_memory: _Memory = "8 GiB",
     capture_time: _Time = "30 min",
     measure: _Measure = False,
+    dry_run: _DryRun = False,
+    steps: _Steps = None,
+    machine_here: _Here = None,
 ) -> None:
     """Run the study NAME. `hbm-fine-tuning`: the report's figures and tables, ours beside published, as one page.
     `validation`: every published row of memory and speed, predicted beside published; a second run of either goes on.
     `calibration`: every measured kernel, predicted from the others."""
     if name not in NAMES:
         raise UnknownNameError("study", name, NAMES)
+    measuring = report_study.Measuring(measure, dry_run, steps, machine_here)
+    if name == "hbm-fine-tuning":
+        report_study.run(out, as_json, measuring)
+        return
+    if measuring != report_study.Measuring():
+        raise InputError("--measure", name, "goes with hbm-fine-tuning alone")
     if name == "calibration":
         _calibrate(out, as_json)
-        return
-    if name == "hbm-fine-tuning":
-        report_study.run(out, as_json, measure)
         return
     from membound.ghost.capture import Limits
     from membound.study import speed_validation_page, speed_validation_result, validation_page, validation_result

@@ -13,6 +13,7 @@ from membound.study.published_claims import Claim
 
 Verdict = Literal["miss", "missing", "within tolerance", "in band"]
 _ORDER: Final[tuple[Verdict, ...]] = ("miss", "missing", "within tolerance", "in band")
+_BAND: Final = {"predicted": "prediction's own band", "measured": "spread of the measured steps"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Agreement:
     """None where no other setting was run."""
     reason: str = ""
     """Why it misses, where somebody has found out."""
+    origin: str = ""
+    """Of ours: measured or predicted, as the Runs say."""
 
     @property
     def verdict(self) -> Verdict:
@@ -110,7 +113,12 @@ def agreement(
     settings = {name: tuple(each.name for each in experiment.settings) for name, experiment in published_runs.experiments().items()}
     found = [_agreement(claim, runs, variants or {}, settings) for claim in asked]
     explained = [replace(each, reason=_reason(each, runs, reasons or {})) for each in found]
-    return tuple(sorted(explained, key=lambda each: (_ORDER.index(each.verdict), -each.size)))
+    return in_order(explained)
+
+
+def in_order(agreements: Iterable[Agreement]) -> tuple[Agreement, ...]:
+    """Misses first, the largest before, then what is missing, then the rest."""
+    return tuple(sorted(agreements, key=lambda each: (_ORDER.index(each.verdict), -each.size)))
 
 
 def _agreement(claim: Claim, runs: Mapping[str, Run], variants: Mapping[tuple[str, str], Run], settings: Mapping[str, tuple[str, ...]]) -> Agreement:
@@ -122,7 +130,8 @@ def _agreement(claim: Claim, runs: Mapping[str, Run], variants: Mapping[tuple[st
         ours = claim_evaluation.evaluate(claim, {**runs, **changed}) if changed else Missing("not run")
         if isinstance(ours, Value):
             values[name] = ours.value
-    return Agreement(claim, claim_evaluation.evaluate(claim, runs), Spread(values) if values else None)
+    origins = dict.fromkeys(runs[name].origin for name in claim.runs if name in runs)
+    return Agreement(claim, claim_evaluation.evaluate(claim, runs), Spread(values) if values else None, origin=", ".join(origins))
 
 
 def _reason(each: Agreement, runs: Mapping[str, Run], reasons: Mapping[str, str]) -> str:
@@ -135,7 +144,7 @@ def _reason(each: Agreement, runs: Mapping[str, Run], reasons: Mapping[str, str]
     if each.settled_by:
         parts.append(f"a setting that the report does not state decides: ours agrees with {', '.join(each.settled_by)}")
     if each.overlaps:
-        parts.append("the prediction's own band reaches into it")
+        parts.append(f"the {_BAND.get(each.origin, 'band of ours')} reaches into it")
     parts += [each.claim.note, _bound_by(each.claim, runs)]
     return "; ".join(part for part in parts if part)
 

@@ -17,7 +17,10 @@ from membound.study.report_claims import Agreement
 
 _TRUTHS: Final = frozenset({"fits-gpu", "fits-host", "order", "lowest", "lowest-of-like"})
 _COLUMNS: Final = pa.schema(
-    [(name, pa.string()) for name in ("claim", "verdict", "kind", "quantity", "run", "against", "statement", "at", "note", "reason", "basis")]
+    [
+        (name, pa.string())
+        for name in ("claim", "verdict", "kind", "quantity", "run", "against", "statement", "at", "note", "reason", "basis", "origin")
+    ]
     + [(name, pa.float64()) for name in ("published", "published_low", "published_high", "tolerance", "ours", "ours_low", "ours_high", "ratio")]
     + [(name, pa.float64()) for name in ("distance", "spread_low", "spread_high")]
     + [("overlaps", pa.bool_()), ("settled_by", pa.list_(pa.string()))]
@@ -36,6 +39,7 @@ def row(each: Agreement) -> dict[str, Any]:
     return {
         "claim": claim.id, "verdict": each.verdict, "kind": claim.kind, "quantity": claim.quantity, "run": claim.run,
         "against": " ".join(claim.against), "statement": claim.statement, "at": claim.at, "note": claim.note, "reason": each.reason,
+        "origin": each.origin,
         "basis": ours.basis if not isinstance(ours, Missing) else None, "published": claim.value, "published_low": _finite(claim.low),
         "published_high": _finite(claim.high), "tolerance": claim.tolerance,
         "ours": ours.value if not isinstance(ours, Missing) else None, "ours_low": ours.low if not isinstance(ours, Missing) else None,

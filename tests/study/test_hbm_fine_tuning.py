@@ -281,14 +281,10 @@ class TestFigures:
 
 
 class TestCommand:
-    def test_measuring_is_refused_in_one_line(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"--measure.*membound measure JOB"):
-            report_study.run(tmp_path, False, True)
-
     def test_a_page_of_others_is_not_written_over(self, tmp_path: Path) -> None:
         (tmp_path / "index.html").write_text("mine")
         with pytest.raises(InputError, match="not written by membound"):
-            report_study.run(tmp_path, False, False)
+            report_study.run(tmp_path, False)
 
     def test_the_document_holds_runs_and_agreement(self, whole: Book) -> None:
         document = report_study.document(whole, Path("page.html"))

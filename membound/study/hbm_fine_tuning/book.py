@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
 from membound.report.charts.figure import Figure, Reference
@@ -12,6 +12,7 @@ from membound.report.charts.prose import Prose
 from membound.run.schema import Run, Value
 from membound.study import claim_evaluation, claim_quantities, published_claims, published_runs, report_claims
 from membound.study.hbm_fine_tuning import plan as plans
+from membound.study.hbm_fine_tuning.measurements import Measured
 from membound.study.hbm_fine_tuning.plan import Plan
 from membound.study.hbm_fine_tuning.runner import Ran
 from membound.study.published_claims import Claim
@@ -24,18 +25,36 @@ class Book:
 
     plan: Plan
     runs: Mapping[str, Run]
-    """By name of the point."""
+    """Predicted, by name of the point."""
     failed: Mapping[str, str]
     agreements: tuple[Agreement, ...]
     """Misses first."""
+    measured: Mapping[str, Run] = field(default_factory=dict)
+    """By name of the point; empty where nothing was to be measured."""
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
+    """Why a measurement failed, by name of the point."""
+    why_predicted: Mapping[str, str] = field(default_factory=dict)
+    """Why a point was not to be measured here; empty where nothing was."""
 
     @classmethod
-    def of(cls, plan: Plan, ran: Ran) -> Book:
-        """Of what the study has run."""
-        ours = {name: ran.runs[point] for name, point in plan.report.items() if point in ran.runs}
+    def of(cls, plan: Plan, ran: Ran, measured: Measured | None = None, why_predicted: Mapping[str, str] | None = None) -> Book:
+        """Of what the study has run, and measured."""
+        done = measured or Measured()
+        ours, theirs = ({name: runs[point] for name, point in plan.report.items() if point in runs} for runs in (ran.runs, done.runs))
         variants = {key: ran.runs[point] for key, point in plan.variants.items() if point in ran.runs}
         reasons = {row["claim"]: row["reason"] for row in rows("reasons.csv")}
-        return cls(plan, ran.runs, ran.failed, report_claims.agreement(ours, variants, reasons))
+        agreements = _measured_where_all_are(report_claims.agreement(ours, variants, reasons), theirs)
+        return cls(plan, ran.runs, ran.failed, agreements, done.runs, done.failed, why_predicted or {})
+
+    def alike(self, names: Collection[str], *quantities: str) -> Book:
+        """This book with measured Runs in the place of predicted ones if `quantities` were measured of all `names`: like is compared with like."""
+        known = (self.measured[name] for name in names if name in self.measured)
+        whole = [run for run in known if all(isinstance(claim_quantities.read(run, each), Value) for each in quantities)]
+        return replace(self, runs={**self.runs, **self.measured}) if names and len(whole) == len(names) else self
+
+    def origin(self, names: Iterable[str]) -> str:
+        """Origin of the runs called `names`, those that are there, in words."""
+        return " and ".join(dict.fromkeys(self.runs[name].origin for name in names if name in self.runs)) or "predicted"
 
     def number(self, name: str, quantity: str) -> float | None:
         """A quantity of the run called `name`, SI; None where either is missing."""
@@ -61,6 +80,13 @@ class Book:
             if name not in self.runs:
                 told.setdefault(self.failed.get(name, "it was not run"), []).append(name)
         return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in told.items())
+
+
+def _measured_where_all_are(agreements: Sequence[Agreement], measured: Mapping[str, Run]) -> tuple[Agreement, ...]:
+    """Statements whose runs were all measured, and measured what they are about, beside the measured Runs; the others as they are."""
+    known = [each.claim for each in agreements if set(each.claim.runs) <= measured.keys()]
+    better = {each.claim.id: each for each in report_claims.agreement(measured, claims=known) if isinstance(each.ours, Value)}
+    return report_claims.in_order(better.get(each.claim.id, each) for each in agreements)
 
 
 def rows(file: str) -> list[dict[str, str]]:

@@ -21,7 +21,9 @@ def read_and_write(book: Book, label: str) -> Figure:
     """Figure 17, or 24, which adds QLoRA: share of reads and writes, size by use of HBM."""
     title = "Reads and writes of HBM" + (", QLoRA among them" if label == "Figure 24" else "")
     found = []
-    for job, name in _jobs(book, qlora=label == "Figure 24").items():
+    jobs = _jobs(book, qlora=label == "Figure 24")
+    book = book.alike(jobs.values(), "hbm.read.share", _USE)
+    for job, name in jobs.items():
         share, use = book.number(name, "hbm.read.share"), book.number(name, _USE)
         if share is not None and use is not None:
             found.append(Bubble(books.title(job), share, 1 - share, use, book.plan.points[name].family))
@@ -37,7 +39,7 @@ def read_and_write(book: Book, label: str) -> Figure:
         before, after = (_percent(book, f"{job}.2619") for job in ("llama-65b", _QLORA))
         says = f"QLoRA takes Llama 65B from {before} to {after} of HBM's bandwidth; the report: 20 % to 56 %."
     return Bubbles(
-        title=title, label=label, says=says, bubbles=tuple(found), source=_SOURCE,
+        title=title, label=label, says=says, bubbles=tuple(found), source=f"{book.origin(jobs.values())}; {_SOURCE}",
         x=Axis("reads", "1"), y=Axis("writes", "1"), size=Axis("use of HBM bandwidth", "1"),
     )  # fmt: skip
 
@@ -46,7 +48,9 @@ def power(book: Book) -> Figure:
     """Figure 18: temperature and use of HBM, size by power."""
     label, title = "Figure 18", "HBM's heat and use, and the board's power"
     found = []
-    for job, name in _jobs(book, qlora=False).items():
+    jobs = _jobs(book, qlora=False)
+    book = book.alike(jobs.values(), "hbm.temperature.mean", _USE, "gpu.power.mean")
+    for job, name in jobs.items():
         values = [book.number(name, quantity) for quantity in ("hbm.temperature.mean", _USE, "gpu.power.mean")]
         heat, use, watts = values
         if heat is not None and use is not None and watts is not None:
@@ -56,12 +60,12 @@ def power(book: Book) -> Figure:
     least, most = min(found, key=lambda each: each.size), max(found, key=lambda each: each.size)
     says = f"Boards draw from {say(least.size, 'W')} ({least.name}) to {say(most.size, 'W')} ({most.name}). {_bert(found)}"
     return Bubbles(
-        title=title, label=label, says=says, bubbles=tuple(found), source=_SOURCE,
+        title=title, label=label, says=says, bubbles=tuple(found), source=f"{book.origin(jobs.values())}; {_SOURCE}",
         x=Axis("HBM temperature", "degC"), y=Axis("use of HBM bandwidth", "1"), size=Axis("board power", "W"),
     )  # fmt: skip
 
 
-_SOURCE = "ghost GPU replayed on hgx-h100 at 2619 MHz; recipes: the public reference of each model, see `membound catalogue models NAME`"
+_SOURCE = "hgx-h100 at 2619 MHz; recipes: the public reference of each model, see `membound catalogue models NAME`"
 
 
 def _jobs(book: Book, qlora: bool) -> dict[str, str]:

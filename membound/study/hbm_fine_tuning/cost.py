@@ -23,6 +23,7 @@ _JOULES_PER_KWH: Final = 3.6e6
 
 def cost(book: Book) -> Figure:
     """What the same fine-tune takes by technique."""
+    book = book.alike([name for name in _TECHNIQUES if name in book.runs], "samples.rate", "gpu.power.mean", "gpu.memory.used.peak")
     found: list[tuple[Cell, ...]] = []
     hours: dict[str, float] = {}
     for name in _TECHNIQUES:
@@ -50,7 +51,7 @@ def cost(book: Book) -> Figure:
     )
     return Table(
         title="Cost of the same fine-tune by technique", label="Table B3", columns=columns, rows=tuple(found),
-        source=f"{_ROWS:,} rows, {_EPOCHS} times, on eight GPUs at 2619 MHz",
+        source=f"{book.origin(_TECHNIQUES)}; {_ROWS:,} rows, {_EPOCHS} times, on eight GPUs at 2619 MHz",
         says=f"{least} takes least, {hours[least]:.1f} GPU hours, {most} most, {hours[most]:.0f}.",
         notes=("Rows are cut to 512 tokens for 7B and for QLoRA, and to 256 where the report offloads: less work for the latter.",),
     )  # fmt: skip

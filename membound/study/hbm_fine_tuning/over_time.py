@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+import pyarrow.compute as pc
+
 from membound.report.charts.figure import Figure, Reference
 from membound.report.charts.run_figures import one_over_time, sentence
-from membound.report.charts.run_series import grid, series
+from membound.report.charts.run_series import drawable, grid, series
 from membound.report.charts.time_series import Series, TimeSeries
 from membound.run.schema import Run
 from membound.run.series import curve
 from membound.study.hbm_fine_tuning import book as books
 from membound.study.hbm_fine_tuning.book import Book
+from membound.study.hbm_fine_tuning.measured import steady
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,22 @@ def figure(book: Book, label: str) -> Figure:
     why = book.without(names)
     if why:
         return books.absent(label, title, why)
-    runs = {f"{clock} MHz": book.runs[name] for clock, name in zip(plot.clocks, names, strict=True)}
+    runs = {label: run for clock, name in zip(plot.clocks, names, strict=True) for label, run in _beside(book, f"{clock} MHz", name).items()}
     made = _shares(plot.kind, runs) if plot.kind in _SHARES else one_over_time(plot.kind, runs, plot.job)
     assert made is not None
     lines = tuple(line for each in plot.stated for line in books.reference(*each))
     return replace(made, title=title, label=label, group=plot.job, references=(*lines, *plot.limits))
+
+
+def _beside(book: Book, label: str, name: str) -> dict[str, Run]:
+    """The predicted run called `name`, and beside it the measured one from its first counted step on, for as long."""
+    predicted = book.runs[name]
+    if name not in book.measured:
+        return {label: predicted}
+    seconds = max(
+        (float(pc.max(predicted.tables[table]["time"]).as_py() or 0.0) for table in ("gpu", "host") if table in predicted.tables), default=0.0
+    )
+    return {f"{label}, predicted": predicted, f"{label}, measured": steady(book.measured[name], seconds)}
 
 
 def _shares(kind: str, runs: Mapping[str, Run]) -> TimeSeries:
@@ -89,8 +103,9 @@ def _shares(kind: str, runs: Mapping[str, Run]) -> TimeSeries:
     found: dict[str, list[tuple[str, Series]]] = {}
     for label, run in runs.items():
         for table, name, words, whole in _SHARES[kind]:
-            placed = grid(run.tables[table], table)
-            assert placed is not None
+            placed = grid(run.tables[table], table) if table in run.tables and drawable(run.tables[table], name) else None
+            if placed is None:
+                continue
             made = series(run, table, name, placed, f"{words}, {label}" if len(runs) > 1 else words)
             total = run.number(whole) if whole else 1.0
             made = replace(made, values=made.values / (total or 1.0))
