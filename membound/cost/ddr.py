@@ -1,14 +1,21 @@
-"""The host's DIMMs and cores: what copies, the offloaded optimizer and other host work get of them when all ranks of a node work at once."""
+"""The host's DIMMs and cores: what copies, the offloaded optimizer and other host work get of them when all ranks of a node work at once.
+
+Pageable tensors are first touched by all of a rank's threads, each its part, and so lie over all NUMA nodes. Page-locked ones are populated
+within the call that allocates them, by the thread that makes it, and so lie on the one NUMA node where that thread runs (Linux's default policy,
+docs.kernel.org/admin-guide/mm/numa_memory_policy.html), or on as many as it takes to hold them. A rank's page-locked memory then has that
+node's channels alone, however many threads stream it. Ranks are taken to sit on different nodes, as far as there are enough.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from membound.cost.resources import Spent, spent
-from membound.spec.host import Host
+from membound.spec.host import Dimms, Host
 from membound.spec.machine import Machine
 
 Floats = npt.NDArray[np.float64]
@@ -19,24 +26,55 @@ _EFFICIENCY: Final = 0.78
 # B/s that one core streams with vector instructions when it has the memory to itself: an assumption, STREAM with one thread on such cores.
 _CORE: Final = 11e9
 
+# DDR5 refreshes every 3.9 us, and then a rank is silent for 295 ns with dies of 16 Gbit, 410 ns with dies of 24 or 32 Gbit (JEDEC JESD79-5B, tREFI
+# and tRFC1 by device density). Servers that measure STREAM have modules of 16 Gbit, so that `_EFFICIENCY` holds their refreshes.
+_INTERVAL: Final = 3.9e-6
+_REFRESH: Final = {16: 295e-9, 24: 410e-9, 32: 410e-9}
+# A module of one die a package has at most two ranks of sixteen x4 dies: 64 GiB of 16 Gbit dies, 96 of 24, 128 of 32.
+_LARGEST: Final = {16: 64 * 2**30, 24: 96 * 2**30, 32: 128 * 2**30}
+
 
 def effective(host: Host) -> float:
     """Bandwidth of a node's DIMMs that programs get, B/s."""
-    return host.bandwidth * _EFFICIENCY
+    return host.bandwidth * _EFFICIENCY * _awake(host.dimms)
 
 
 def share(host: Host, ranks: int) -> float:
-    """What each of `ranks` gets while all ask for it, B/s."""
+    """What each of `ranks` gets of memory that lies over all NUMA nodes while all ask for it, B/s."""
     return effective(host) / max(ranks, 1)
 
 
-def work_seconds(nbytes: Floats, machine: Machine, ranks_on_node: int) -> Spent:
-    """Time of host work that streams `nbytes` through its cores, [ROWS, n], while all ranks of the node do the same."""
+def locked_share(host: Host, ranks: int, locked: float = 0.0) -> float:
+    """What each of `ranks` gets of its page-locked memory, `locked` bytes, while all ask for it, B/s."""
+    spanned = max(math.ceil(locked * host.numa_nodes / host.capacity), 1)
+    return effective(host) / max(ranks, host.numa_nodes / spanned)
+
+
+def work_seconds(nbytes: Floats, machine: Machine, ranks_on_node: int, page_locked: Floats | None = None, locked: float = 0.0) -> Spent:
+    """Time of host work that streams `nbytes` through its cores, [ROWS, n], while all ranks of the node do the same.
+
+    Args: `page_locked` bytes among them that are page-locked, none unless given; `locked` all that the rank has page-locked, B.
+    """
     host = machine.host
-    cores = max(host.sockets * host.cores_per_socket / max(ranks_on_node, 1), 1.0)
-    over_dimms = nbytes / share(host, ranks_on_node)
-    over_cores = nbytes / (cores * _CORE)
+    among = np.zeros_like(nbytes) if page_locked is None else page_locked
+    over_dimms = np.maximum(nbytes / share(host, ranks_on_node), among / locked_share(host, ranks_on_node, locked))
+    over_cores = nbytes / (host.cores_of(ranks_on_node) * _CORE)
     # Both at once: cores wait for DIMMs, and DIMMs idle while cores compute.
     slower = over_dimms > over_cores
     zero = np.zeros_like(over_dimms)
     return spent(ddr=np.where(slower, over_dimms, zero), host_compute=np.where(slower, zero, over_cores))
+
+
+def _awake(dimms: Dimms) -> float:
+    """Time in which a rank of modules answers, over that of modules of 16 Gbit dies."""
+    silent = _REFRESH[_die(dimms)]
+    return (_INTERVAL - silent) / (_INTERVAL - _REFRESH[16])
+
+
+def _die(dimms: Dimms) -> int:
+    """Gbit of each die. Stacked modules (3DS) reach their capacity with more dies of 16 Gbit; modules of three halves of a power of two have 24."""
+    if dimms.kind != "RDIMM":
+        return 16
+    if math.log2(dimms.capacity / (3 * 2**30)).is_integer():
+        return 24
+    return 16 if dimms.capacity <= _LARGEST[16] else 32

@@ -23,16 +23,17 @@ _LATENCY: Final = 2.5e-6
 _STAGING: Final = 10e9
 
 
-def copy_seconds(nbytes: Floats, pinned: npt.NDArray[np.bool_], machine: Machine, ranks_on_node: int) -> Spent:
+def copy_seconds(nbytes: Floats, pinned: npt.NDArray[np.bool_], machine: Machine, ranks_on_node: int, locked: float = 0.0) -> Spent:
     """Time of copies of `nbytes` in one direction, [ROWS, n], while all ranks of the node copy as much.
 
-    `pinned`: whether the host's end is page-locked.
+    Args: `pinned` whether the host's end is page-locked, `locked` all that the rank has page-locked, B.
     """
     link = machine.links.pcie
     profile = profile_of(machine.gpu)
     rate = link.bandwidth * _EFFICIENCY / profile.factor("pcie") / min(link.shared_by, ranks_on_node)
     over_link = nbytes / rate
-    over_dimms = nbytes / ddr.share(machine.host, ranks_on_node)
+    of_dimms = np.where(pinned, ddr.locked_share(machine.host, ranks_on_node, locked), ddr.share(machine.host, ranks_on_node))
+    over_dimms = nbytes / of_dimms
     slower = over_dimms > over_link
     staging = np.where(pinned, 0.0, nbytes / _STAGING)
     latency = np.full_like(over_link, _LATENCY if profile.copy_latency is None else profile.copy_latency)

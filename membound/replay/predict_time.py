@@ -142,7 +142,7 @@ def _traffic(timing: Timing) -> dict[str, Value | Missing]:
     basis = "operands of captured kernels through a tensor-level model of the L2"
     busiest = "the busiest 20 ms of a predicted stretch of the run"
     cores = machine.host.sockets * machine.host.cores_per_socket
-    working = min((ranks * step + flows["cores"] * cores) / (cores * step), 1.0)
+    working = min(ranks * (step + flows["cores"] * machine.host.cores_of(ranks)) / (cores * step), 1.0)
     return {
         "hbm.traffic.read": _within(flows["read"], "B", _TRAFFIC_BAND, basis),
         "hbm.traffic.write": _within(flows["written"], "B", _TRAFFIC_BAND, basis),
@@ -154,7 +154,7 @@ def _traffic(timing: Timing) -> dict[str, Value | Missing]:
         "pcie.bandwidth.d2h.mean": _rate(flows["d2h"] / step, "B/s", band, "captured copies over step.time"),
         "nvlink.bandwidth.mean": _nvlink(flows["nvlink"] / step, band, machine, played.ranks),
         "host.memory.bandwidth.mean": _within(flows["dimms"] * ranks / step, "B/s", band, "copies and host work of a node's ranks, over step.time"),
-        "cpu.utilisation.mean": _share(working, 0.3, "one launching core per rank, and host work on the rank's share of the cores"),
+        "cpu.utilisation.mean": _share(working, 0.3, "one launching core per rank, and host work on the rank's threads"),
     }  # fmt: skip
 
 

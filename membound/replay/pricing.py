@@ -77,14 +77,16 @@ def _links(table: Spent, work: Workload, items: Column, machine: Machine, ranks_
     ops = np.array([names[code] for code in program.op[items]])
     host_end = _pinned(program.operands, len(program))[items]
     host_bytes = _host_bytes(program.operands, len(program))[items]
+    locked_bytes = _host_bytes(program.operands, len(program), _LOCKED)[items]
+    locked = _locked(program.operands)
     for k in range(len(work.lengths)):
         moved = work.moved[items, k]
         chosen = np.isin(kind, [KIND["copy_h2d"], KIND["copy_d2h"]])
-        table[:, chosen, k] = pcie.copy_seconds(moved[chosen], host_end[chosen], machine, ranks_on_node)
+        table[:, chosen, k] = pcie.copy_seconds(moved[chosen], host_end[chosen], machine, ranks_on_node, locked)
         chosen = kind == KIND["host"]
         drives = np.char.startswith(ops, "nvme.") if len(ops) else np.zeros(0, np.bool_)
         on_drives, on_cores = chosen & drives & (moved > 0), chosen & ~drives
-        table[:, on_cores, k] = work_seconds(host_bytes[on_cores].astype(np.float64), machine, ranks_on_node)
+        table[:, on_cores, k] = work_seconds(host_bytes[on_cores], machine, ranks_on_node, locked_bytes[on_cores], locked)
         if on_drives.any():
             table[:, on_drives, k] = nvme.file_seconds(moved[on_drives], ops[on_drives] == "nvme.write", machine, ranks_on_node)
         chosen = kind == KIND["collective"]
@@ -99,10 +101,20 @@ def _pinned(operands: Operands, items: int) -> npt.NDArray[np.bool_]:
     return np.asarray(pageable == 0, np.bool_)
 
 
-def _host_bytes(operands: Operands, items: int) -> Floats:
+_ON_HOST: Final = (PLACE["host"], PLACE["pinned"])
+_LOCKED: Final = (PLACE["pinned"],)
+
+
+def _host_bytes(operands: Operands, items: int, places: tuple[int, ...] = _ON_HOST) -> Floats:
     """Bytes that an item reads and writes of host memory; [n]."""
-    on_host = np.isin(operands.place[operands.storage], [PLACE["host"], PLACE["pinned"]])
+    on_host = np.isin(operands.place[operands.storage], places)
     return np.bincount(operands.item, np.where(on_host, operands.nbytes[0], 0), items).astype(np.float64)
+
+
+def _locked(operands: Operands) -> float:
+    """Bytes of all page-locked storages that the step touches."""
+    touched = np.unique(operands.storage)
+    return float(operands.size[touched][operands.place[touched] == PLACE["pinned"]].sum())
 
 
 def _dimm_bytes(work: Workload) -> Floats:

@@ -26,7 +26,7 @@ KINDS: Final = ("busy", "communication", "offload", "idle")
 """Parts of the time: a kernel or collective runs; only collectives run; only copies run or the host works on tensors; nothing runs."""
 FLOWS: Final = ("read", "written", "cached", "flops", "tensor_flops", "elements", "h2d", "d2h", "nvlink", "dimms", "cores")
 """What flows: HBM bytes, bytes that stay within the L2, operations (all, and those of 16-bit products), elements of kernels without any, copied
-bytes, bytes sent to other GPUs, DIMM bytes, core-seconds."""
+bytes, bytes sent to other GPUs, DIMM bytes, seconds in which the host's threads work on tensors."""
 
 # Optimizer steps drawn where ranks only meet at the end of a step: the mean of their slowest rank then has settled to a per mille.
 _DRAWS: Final = 400
@@ -128,7 +128,7 @@ class Played:
         return np.asarray(count * 2 > operands.count(len(self.work.program)), np.bool_)
 
     def _cores(self) -> Floats:
-        """Core-seconds of host work beyond the one core that launches, as shares of all the rank's cores; [n, K]."""
+        """Seconds of host work, in which all of the rank's threads work beyond the one that launches; [n, K]."""
         busy = (self.prices.table[ROW["ddr"]] + self.prices.table[ROW["host_compute"]])[self.prices.index]
         return np.where((self.work.program.kind == KIND["host"])[:, None], busy, 0.0)
 

@@ -61,7 +61,7 @@ def _host_series(timing: Timing, host_used: float) -> dict[str, Floats]:
 
     return {
         "time": np.arange(count) * HOST_PERIOD, "node": np.zeros(count, np.int32),
-        "cpu.utilisation": np.minimum((ranks + each("cores") * cores) / cores, 1.0),
+        "cpu.utilisation": np.minimum(ranks * (1 + each("cores") * machine.host.cores_of(ranks)) / cores, 1.0),
         "memory.used": np.full(count, host_used), "memory.bandwidth": each("dimms") * ranks,
     }  # fmt: skip
 

@@ -51,6 +51,13 @@ class Host(Spec):
     """Processors in a node."""
     cores_per_socket: Count
     """Physical cores of one processor."""
+    numa_per_socket: Count = 1
+    """NUMA nodes that one processor shows, each with its share of the memory channels: AMD's NPS setting, Intel's sub-NUMA clusters."""
+    threads_per_rank: Count | None = None
+    """OpenMP threads of each rank for its work on host tensors; null: its share of the cores, as under DeepSpeed's own launcher.
+
+    torchrun and accelerate launch set OMP_NUM_THREADS to 1 where the user has not set it.
+    """
     clock: Hertz
     """Sustained core clock of the processor, Hz."""
     l3: Bytes
@@ -82,6 +89,16 @@ class Host(Spec):
     def channels(self) -> int:
         """Memory channels of the node."""
         return self.sockets * self.channels_per_socket
+
+    @property
+    def numa_nodes(self) -> int:
+        """NUMA nodes of the whole node."""
+        return self.sockets * self.numa_per_socket
+
+    def cores_of(self, ranks: int) -> float:
+        """Cores with which each of `ranks` works on host tensors."""
+        share = max(self.sockets * self.cores_per_socket / max(ranks, 1), 1.0)
+        return share if self.threads_per_rank is None else min(share, float(self.threads_per_rank))
 
     @property
     def dimms_per_channel(self) -> int:

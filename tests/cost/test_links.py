@@ -60,6 +60,49 @@ def test_eight_gpus_of_a_board_share_the_dimms() -> None:
     assert each[ROW["ddr"], 0] == each[0, 0]
 
 
+def test_page_locked_memory_has_the_channels_of_one_numa_node() -> None:
+    machine = catalogue.machine("hgx-a100-40gb")
+    whole = ddr.effective(machine.host)
+    assert machine.host.numa_nodes == 8
+    work = np.array([1e9])
+    two = ddr.work_seconds(work, machine, 2, page_locked=work)
+    assert two[0, 0] == pytest.approx(8 * 1e9 / whole)
+    assert ddr.work_seconds(work, machine, 2)[0, 0] == pytest.approx(2 * 1e9 / whole)
+    # As many ranks as nodes share all of them either way.
+    assert ddr.work_seconds(work, machine, 8, page_locked=work)[0, 0] == pytest.approx(ddr.work_seconds(work, machine, 8)[0, 0])
+
+
+def test_page_locked_memory_beyond_a_node_lies_on_more_of_them() -> None:
+    host = catalogue.machine("hgx-a100-40gb").host
+    node = host.capacity / host.numa_nodes
+    whole = ddr.effective(host)
+    assert [whole / ddr.locked_share(host, 1, share * node) for share in (0.5, 1.5, 7.5, 20)] == pytest.approx([8, 4, 1, 1])
+    assert ddr.locked_share(host, 1, host.capacity) == pytest.approx(ddr.share(host, 1))
+
+
+def test_larger_dies_refresh_longer() -> None:
+    host = catalogue.machine("hgx-h100").host
+
+    def rate(capacity: float, kind: str = "RDIMM") -> float:
+        dimms = host.dimms.model_copy(update={"capacity": capacity * 2.0**30, "kind": kind})
+        return ddr.effective(host.model_copy(update={"dimms": dimms}))
+
+    # JESD79-5B: of 3,900 ns a rank is silent for 295 ns with dies of 16 Gbit, for 410 ns with larger ones.
+    assert rate(96) / rate(64) == rate(128) / rate(64) == pytest.approx((3900 - 410) / (3900 - 295))
+    assert rate(48) == rate(96)
+    assert rate(128, "3DS RDIMM") == rate(32) == rate(64)
+
+
+def test_one_thread_streams_what_one_core_can() -> None:
+    machine = catalogue.machine("hgx-h100")
+    alone = machine.model_copy(update={"host": machine.host.model_copy(update={"threads_per_rank": 1})})
+    work = np.array([1e9])
+    slow = ddr.work_seconds(work, alone, 8)
+    assert slow[ROW["host_compute"], 0] == slow[0, 0] > 4 * ddr.work_seconds(work, machine, 8)[0, 0]
+    assert alone.host.cores_of(8) == 1
+    assert machine.host.cores_of(8) == 12
+
+
 def test_a_machine_without_drives_refuses_to_offload_to_them() -> None:
     machine = catalogue.machine("rtx-4090")
     bare = machine.model_copy(update={"host": machine.host.model_copy(update={"nvme": None})})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any, Final
 
 from membound.study.published.outcome import LeftOut, job
@@ -12,8 +13,12 @@ from membound.study.published_speed.rows import rounding
 _RATE: Final = "tokens/s of one GPU over rows of one length"
 _ZENFLOW: Final = (
     "DeepSpeedExamples training/DeepSpeed-ZenFlow/finetuning @ b4385e54: rows padded to 512 tokens, clipping at 1.0, weights loaded in bfloat16",
+    "its printed configuration as it stands: gradients are neither reduced nor copied while backward goes on, in buckets of 500 million; without "
+    "offload, the same but for that section",
     "whether the host's threads are bound to cores cannot be asked: both readings stand beside one prediction",
+    "the mean of its first 51 steps, the first ones included; here a later step",
 )
+_CONFIGURATIONS: Final = resources.files("membound.study") / "data" / "deepspeed"
 _OPEN_LLAMA: Final = (
     "48 GPUs, as its issue 60 states; nodes of 64 cores and 1 TB; network as the catalogue's machine has it",
     "accumulation 12, as its recipe of that time; vocabulary as LLaMA's",
@@ -52,8 +57,8 @@ def _zenflow(row: Row) -> SpeedOutcome:
         return LeftOut(row, "method not modelled", "ZenFlow: the optimizer's step spread over later steps")
     offloaded = "offload (" in row.strategy and not row.strategy.startswith("zero2 (no offload)")
     recipe: dict[str, Any] = {
-        "engine": "deepspeed", "zero_stage": 2, "precision": "bf16-mixed", "micro_batch": row.micro_batch, "accumulation": row.accumulation,
-        "offload": {"optimizer": "cpu" if offloaded else "none"},
+        "engine": "deepspeed", "precision": "bf16-mixed", "micro_batch": row.micro_batch, "accumulation": row.accumulation,
+        "deepspeed_config": str(_CONFIGURATIONS / ("zenflow-blog-offload.json" if offloaded else "zenflow-blog.json")),
     }  # fmt: skip
     assert row.gpus is not None
     asked = job(row.model.lower(), 512, row.gpus, recipe)
