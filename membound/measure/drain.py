@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from membound.measure import manifest, parts, spawn
 from membound.measure.control import Control, State
+from membound.measure.hold import Hold
 from membound.measure.ring import Ring
 from membound.measure.sensors import columns
 
@@ -42,7 +43,14 @@ def main(arguments: Sequence[str]) -> None:
     """Drain until the recording ends. `arguments`: the recording's folder."""
     folder = Path(arguments[0])
     plan = json.loads((folder / "plan.json").read_text())
-    control = Control.open(Path(plan["shared"]))
+    shared = Path(plan["shared"])
+    try:
+        hold = Hold.with_others(shared)
+        control = Control.open(shared)
+    except OSError as error:
+        # The owner was killed before this process was there, and what it left is swept up already.
+        print(f"{shared}: {error}", flush=True)
+        return
     # Not whoever is the parent by now: the owner may be dead already.
     owner = int(plan["owner"])
     control.set("drain_pid", os.getpid())
@@ -56,6 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     drain.finish(manifest.STOPPED if control.get("stop") else manifest.ORPHANED)
     if not control.get("stop"):
         control.close(remove=True)
+    hold.release()
 
 
 class Drain:

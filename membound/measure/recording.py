@@ -11,6 +11,7 @@ shared memory, and the *drainer*, which moves the ring to disk each second. They
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ from membound import folders
 from membound.errors import InputError, MeasureError
 from membound.measure import spawn, sweep
 from membound.measure.control import Control, State
+from membound.measure.hold import Hold
 from membound.measure.manifest import STOPPED
 from membound.measure.source import Fault, Source
 
@@ -78,6 +80,7 @@ class Recording:
         }  # fmt: skip
         self._crew: _Crew | None = None
         self._control: Control | None = None
+        self._hold: Hold | None = None
 
     @property
     def epoch_ns(self) -> int:
@@ -89,13 +92,11 @@ class Recording:
         sweep.sweep()
         shared = spawn.shared_folder() / f"membound-{uuid.uuid4().hex}"
         plan = {**self._plan, "shared": str(shared), "owner": os.getpid(), "boot": spawn.boot_id()}
+        self._control = self._share(shared)
         try:
-            shared.mkdir()
-            (shared / sweep.FOLDER).write_text(str(self._folder.absolute()))
             (self._folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
-            self._control = Control.create(shared)
         except OSError as error:
-            shutil.rmtree(shared, ignore_errors=True)
+            self._give_back()
             raise folders.disk_error(self._folder, error) from None
         try:
             self._crew = _Crew(self._folder, self._control)
@@ -112,6 +113,25 @@ class Recording:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
+
+    def _share(self, shared: Path) -> Control:
+        """The folder in shared memory, held from before anybody could take it for one that was left behind."""
+        try:
+            shared.mkdir()
+            self._hold = Hold.first(shared)
+            (shared / sweep.FOLDER).write_text(str(self._folder.absolute()))
+            return Control.create(shared)
+        except OSError as error:
+            shutil.rmtree(shared, ignore_errors=True)
+            if self._hold is not None:
+                self._hold.release()
+            raise spawn.memory_error(error) from None
+
+    def _give_back(self) -> None:
+        assert self._control is not None
+        assert self._hold is not None
+        self._control.close(remove=True)
+        self._hold.release()
 
     def _await_ready(self) -> None:
         assert self._control is not None
@@ -133,7 +153,7 @@ class Recording:
             self._crew.close()
         # Where the drainer was killed, and not there to do it.
         sweep.seal(self._folder, self._control, STOPPED)
-        self._control.close(remove=True)
+        self._give_back()
 
 
 class _Crew:
@@ -170,7 +190,9 @@ class _Crew:
                 return
             self._restarts[name] += 1
             self._control.set(f"{name}_restarts", self._restarts[name])
-            self._running[name] = self._start(name)
+            # A machine that has no process to give now may have one the next time.
+            with contextlib.suppress(OSError):
+                self._running[name] = self._start(name)
 
     def last_words(self) -> str:
         """The last line that the sampler wrote to its log."""

@@ -68,11 +68,15 @@ class Ring:
         """An empty ring of `capacity` rows. All of its memory is taken now, so that no later write can fail. Raises `OSError`."""
         size = _ROWS_AT + capacity * Layout(curves).struct.size
         draft = path.with_suffix(".draft")
-        with open(draft, "wb") as file:
-            file.write(_HEAD.pack(_MAGIC, curves, capacity, 0).ljust(_ROWS_AT, b"\0"))
-            for start in range(_ROWS_AT, size, 1 << 20):
-                file.write(bytes(min(1 << 20, size - start)))
-        draft.rename(path)
+        try:
+            with open(draft, "wb") as file:
+                file.write(_HEAD.pack(_MAGIC, curves, capacity, 0).ljust(_ROWS_AT, b"\0"))
+                for start in range(_ROWS_AT, size, 1 << 20):
+                    file.write(bytes(min(1 << 20, size - start)))
+            draft.rename(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         return cls(path)
 
     @property

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from membound.errors import MeasureError, MemboundError
+from membound.measure import spawn
 from membound.measure.account import Account
 from membound.measure.control import Control, State
 from membound.measure.doors import open_doors
+from membound.measure.hold import Hold
 from membound.measure.lanes import Clock, sleep_until
 from membound.measure.ring import Ring
 from membound.measure.rows import Feed, RowWriter
@@ -43,8 +45,11 @@ _CLOSING: Final = 2.0
 def main(arguments: Sequence[str]) -> None:
     """Sample until told to stop, or until the owner is gone. `arguments`: the recording's folder, where plan.json says the rest."""
     plan = json.loads((Path(arguments[0]) / "plan.json").read_text())
+    shared = Path(plan["shared"])
     try:
-        _Sampler(plan, Control.open(Path(plan["shared"]))).run()
+        # Held until the end of the process.
+        _hold, control = _join(shared)
+        _Sampler(plan, control).run()
     except (MemboundError, LookupError) as error:
         # The last line of the log is what the owner tells its user.
         print(error.args[0] if isinstance(error, LookupError) else error, file=sys.stderr)
@@ -127,6 +132,13 @@ class _Sampler:
         return bool(self._control.get("stop")) or os.getppid() != self._owner
 
 
+def _join(shared: Path) -> tuple[Hold, Control]:
+    try:
+        return Hold.with_others(shared), Control.open(shared)
+    except OSError as error:
+        raise MeasureError(f"{shared}: swept up before the sampler came to it: {error.strerror}") from None
+
+
 def _take_over(control: Control) -> None:
     """A process that takes the place of one that was killed goes on with its account."""
     control.set("cpu_before_ns", control.get("cpu_before_ns") + control.get("cpu_ns"))
@@ -138,7 +150,7 @@ def _ring(path: Path, curves: int, capacity: int) -> Ring:
     try:
         return Ring(path) if path.exists() else Ring.create(path, curves, capacity)
     except OSError as error:
-        raise MeasureError(f"{path.parent.parent}: no shared memory for the samples: {error.strerror}") from None
+        raise spawn.memory_error(error, path.parent.parent) from None
 
 
 def _writer(ring: Ring, key: int, table: str, feeds: Sequence[Feed], found: Offer) -> RowWriter:

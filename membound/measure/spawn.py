@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from membound import units
+from membound.errors import MeasureError
 
 # A fresh interpreter rather than a fork (CUDA does not survive one) and rather than multiprocessing's spawn, which would import the
 # user's main module again, PyTorch included.
@@ -29,6 +35,18 @@ def shared_folder() -> Path:
     """Where files are memory: /dev/shm on Linux. What lies there outlives every process, until the machine restarts."""
     shm = Path("/dev/shm")
     return shm if os.access(shm, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def memory_error(error: OSError, folder: Path | None = None) -> MeasureError:
+    """One line for shared memory that is refused in `folder`, by default where it lies."""
+    place = folder or shared_folder()
+    if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}:
+        return MeasureError(f"{place}: no shared memory for the samples: {error.strerror}")
+    with contextlib.suppress(OSError):
+        room = shutil.disk_usage(place)
+        size = f"{units.show(room.free, 'B')} of {units.show(room.total, 'B')} free"
+        return MeasureError(f"{place}: no shared memory left for the samples, {size}: free some, or give a container more (docker run --shm-size=1g)")
+    return MeasureError(f"{place}: no shared memory left for the samples")
 
 
 def boot_id() -> str | None:

@@ -6,10 +6,11 @@ import contextlib
 import json
 import shutil
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from membound.measure import manifest, spawn
 from membound.measure.control import Control
+from membound.measure.hold import Hold
 
 FOLDER: Final = "folder"
 """File beside a recording's rings: where its parts are."""
@@ -18,22 +19,31 @@ FOLDER: Final = "folder"
 def sweep() -> None:
     """Seal every recording of this machine that nobody works on any more. One that cannot be read is left alone."""
     for shared in spawn.shared_folder().glob("membound-*"):
-        with contextlib.suppress(OSError, ValueError):
+        # Whatever is wrong with a recording that was killed, or is somebody else's: it must not stop the one that is about to start.
+        with contextlib.suppress(Exception):
             _sweep(shared)
 
 
 def _sweep(shared: Path) -> None:
     folder = Path((shared / FOLDER).read_text())
-    if not (folder / "plan.json").exists():
-        # Still being made, unless its folder was deleted as a whole.
-        if not folder.exists():
-            shutil.rmtree(shared)
-        return
-    plan = json.loads((folder / "plan.json").read_text())
-    control = Control.open(shared)
-    if not any(spawn.alive(pid) for pid in (plan["owner"], control.get("sampler_pid"), control.get("drain_pid")) if pid):
-        seal(folder, control, manifest.KILLED)
-        control.close(remove=True)
+    hold = Hold.alone(shared)
+    try:
+        # A folder that is gone, or never had its plan, or holds a later recording, has nothing that could be sealed.
+        if _shared_of(folder) == str(shared):
+            control = Control.open(shared)
+            seal(folder, control, manifest.KILLED)
+            control.close()
+        shutil.rmtree(shared)
+    finally:
+        hold.release()
+
+
+def _shared_of(folder: Path) -> str | None:
+    try:
+        plan: dict[str, Any] = json.loads((folder / "plan.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return plan.get("shared")
 
 
 def seal(folder: Path, control: Control, ended: str) -> None:

@@ -1,6 +1,7 @@
-"""Prediction against Runs that we measured ourselves: time, traffic, power and memory of the same Jobs on the same machine.
+"""Prediction against Runs that we measured ourselves: time, traffic, power, energy and memory of the same Jobs on the same machine.
 
-Reads what `validation/measure_jobs.py` writes: one Run's document per line. A job that was measured again stands in the later file.
+Reads what `validation/measure_jobs.py` writes: one Run's document per line. A job that was measured again stands in the later file. Of a
+repetition whose HBM bytes CUPTI counted, `NAME@pm`, only these bytes are taken: counting holds the clocks, and so time and power.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ from membound.spec import catalogue, fields
 from membound.spec.job import Job
 from membound.study.predicting import Predictor
 
+TRAFFIC: Final = "hbm.traffic"
+"""Bytes read and written of one GPU's memory in a step, together: what a rate and a time make where no counter told read from write."""
+
 QUANTITIES: Final = (
-    "step.time", "gpu.memory.allocated.peak", "gpu.memory.reserved.peak", "gpu.memory.used.peak", "hbm.utilisation.mean", "gpu.power.mean",
-    "gpu.busy",
+    "step.time", "gpu.memory.allocated.peak", "gpu.memory.reserved.peak", "gpu.memory.used.peak", TRAFFIC, "hbm.utilisation.mean",
+    "gpu.power.mean", "gpu.energy.step", "gpu.busy",
 )  # fmt: skip
 """What is compared."""
 
 # The runs that ship were made on the very kind of virtual machine that launch costs were measured on.
 _HOST: Final[dict[str, object]] = {"host.call_time": 1.0}
+
+COUNTED: Final = "@pm"
+"""Ends the name of a repetition whose HBM bytes CUPTI counted."""
 
 BUSY: Final = 0.9
 """Share of time with a kernel running from which a run is bound by its GPU: below, by how fast the host launches."""
@@ -41,6 +48,12 @@ class OwnRun:
     pairs: dict[str, tuple[float, float, float, float]]
     why: str | None = None
     """Why there is nothing to compare."""
+    technique: str = ""
+    """Engine, and method where there is none: `lora`, `fsdp`, `zero-3 with offload`."""
+    rated: float | None = None
+    """HBM bytes a step by GPM's rate."""
+    counted: float | None = None
+    """HBM bytes a step by CUPTI's counters, in a repetition of its own."""
 
     def ratio(self, quantity: str) -> float | None:
         """Predicted over measured."""
@@ -66,12 +79,16 @@ class Errors:
     """Signed."""
     inside: int
     """Runs whose measured value lies within the predicted band."""
+    sizes: tuple[float, ...] = ()
+    """Each, unsigned, in the order of the runs."""
 
 
 def compare(folder: Path, predictor: Predictor, heard: Callable[[str], None]) -> list[OwnRun]:
     """All measured Jobs in `folder`/results*.jsonl, predicted. Raises `RecordError` for files that hold something else."""
     latest = {record["name"]: (record, file) for file in sorted(folder.glob("results*.jsonl")) for record in _records(file)}
-    return [_compared(record, file, predictor, heard) for record, file in latest.values()]
+    counted = {name.removesuffix(COUNTED): _traffic(record["run"]) for name, (record, _) in latest.items() if name.endswith(COUNTED)}
+    jobs = [each for name, each in latest.items() if not name.endswith(COUNTED)]
+    return [_compared(record, file, counted.get(record["name"]), predictor, heard) for record, file in jobs]
 
 
 def errors(runs: list[OwnRun], quantity: str) -> Errors | None:
@@ -82,7 +99,7 @@ def errors(runs: list[OwnRun], quantity: str) -> Errors | None:
         return None
     inside = sum(low <= measured <= high for measured, _, low, high in (run.pairs[quantity] for run in known))
     sizes = [abs(each) for each in off]
-    return Errors(len(off), statistics.mean(sizes), statistics.median(sizes), max(off, key=abs), inside)
+    return Errors(len(off), statistics.mean(sizes), statistics.median(sizes), max(off, key=abs), inside, tuple(sizes))
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:
@@ -95,7 +112,7 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
         raise RecordError(f"{file}: not documents of measured Runs ({error})") from None
 
 
-def _compared(record: dict[str, Any], file: Path, predictor: Predictor, heard: Callable[[str], None]) -> OwnRun:
+def _compared(record: dict[str, Any], file: Path, counted: float | None, predictor: Predictor, heard: Callable[[str], None]) -> OwnRun:
     document, name = record["run"], str(record["name"])
     about = document.get("about", {})
     versions = {package: str(version) for package, version in about.get("versions", {}).items()}
@@ -110,8 +127,40 @@ def _compared(record: dict[str, Any], file: Path, predictor: Predictor, heard: C
         predicted = predictor.predict(job, machine).run.document()["values"]
     except MemboundError as error:
         return OwnRun(name, file.name, versions, gpu, {}, str(error))
-    pairs = {quantity: _pair(document["values"].get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
-    return OwnRun(name, file.name, versions, gpu, {quantity: pair for quantity, pair in pairs.items() if pair is not None})
+    rated = _traffic(document)
+    traffic = counted or rated
+    measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
+    predicted[TRAFFIC] = _both_ways(predicted)
+    pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
+    known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
+    return OwnRun(name, file.name, versions, gpu, known, None, _technique(job), rated, counted)
+
+
+def _technique(job: Job) -> str:
+    recipe = job.recipe
+    if recipe.engine == "none":
+        return recipe.method
+    offloads = {recipe.offload.optimizer, recipe.offload.params} != {"none"}
+    return (f"zero-{recipe.zero_stage}" if recipe.engine == "deepspeed" else recipe.engine) + (" with offload" if offloads else "")
+
+
+def _traffic(document: dict[str, Any]) -> float | None:
+    """Measured bytes a step: counted each way, or the mean rate over the marked steps times the mean time of the same steps.
+
+    The mean, not `step.time`, which is a median: where rows differ in length, a few long steps move many of the bytes.
+    """
+    values, job = document["values"], document["job"]
+    counted = _both_ways(values)
+    rate, rows = values.get("hbm.bandwidth.mean", {}).get("value"), values.get("samples.rate", {}).get("value")
+    if counted:
+        return float(counted["value"])
+    return float(rate * job["recipe"]["micro_batch"] * job["recipe"]["accumulation"] * job["gpus"] / rows) if rate and rows else None
+
+
+def _both_ways(values: dict[str, Any]) -> dict[str, Any]:
+    """Bytes read and written together, its band from the ends of both; empty unless both are there."""
+    ways = [values.get(f"hbm.traffic.{way}", {}) for way in ("read", "write")]
+    return {key: sum(float(way[key]) for way in ways) for key in ("value", "low", "high")} if all("value" in way for way in ways) else {}
 
 
 def _pair(measured: dict[str, Any], predicted: dict[str, Any]) -> tuple[float, float, float, float] | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from membound import __version__, units
+from membound.study import own_runs_asked
 from membound.study.markdown import table
-from membound.study.own_runs import BUSY, QUANTITIES, OwnRun, errors
+from membound.study.own_runs import BUSY, QUANTITIES, TRAFFIC, OwnRun, errors
 
-_UNITS: Final = {"step.time": "s", "hbm.utilisation.mean": "1", "gpu.power.mean": "W", "gpu.busy": "1"}
+_UNITS: Final = {"step.time": "s", "hbm.utilisation.mean": "1", "gpu.power.mean": "W", "gpu.energy.step": "J", "gpu.busy": "1"}
 _SHORT: Final = {
     "step.time": "step", "gpu.memory.allocated.peak": "allocated", "gpu.memory.reserved.peak": "reserved", "gpu.memory.used.peak": "used",
-    "hbm.utilisation.mean": "HBM use", "gpu.power.mean": "power", "gpu.busy": "GPU busy",
+    TRAFFIC: "HBM bytes", "hbm.utilisation.mean": "HBM use", "gpu.power.mean": "power", "gpu.energy.step": "energy", "gpu.busy": "GPU busy",
 }  # fmt: skip
 
 
@@ -19,7 +20,7 @@ def page(runs: list[OwnRun]) -> str:
     """The whole page."""
     compared = sorted((run for run in runs if run.pairs), key=lambda run: -abs((run.ratio("step.time") or 1.0) - 1))
     left_out = [run for run in runs if not run.pairs]
-    parts = [_head(compared, left_out), _agreement(compared), _rows(compared)]
+    parts = [_head(compared, left_out), _asked(compared), _agreement(compared), _rows(compared)]
     if left_out:
         parts.append("## Not compared\n\n" + "\n".join(f"- `{run.name}`: {run.why}" for run in left_out))
     return "\n\n".join(parts) + "\n"
@@ -35,7 +36,23 @@ Made by `membound study validation --only measured` with membound {__version__};
 them. Software there: {"; ".join(versions)}.
 
 A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its GPU. The others waited for their host, whose launches differ from
-host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same."""
+host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same.
+
+HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
+peak, times the mean time of the same marked steps. Unlike HBM use, which is a rate, they do not hang on how long the GPU waited. Energy is
+that of the board in a step, from its own counter, waiting included."""
+
+
+def _asked(compared: list[OwnRun]) -> str:
+    """What these runs were to show, met or missed, over all of them and over those whose GPU hardly waited."""
+    lines = []
+    for each in own_runs_asked.ASKED:
+        cells = [own_runs_asked.verdict(each, chosen) for chosen in (compared, [run for run in compared if run.bound_by_gpu])]
+        lines.append((each.says, *cells))
+    lines.append((f"GPM within {own_runs_asked.GPM_LIMIT:.0%} of CUPTI", own_runs_asked.gpm(compared), ""))
+    text = "## What was asked, and what is reached\n\n" + table(("asked", "all runs", "bound by the GPU"), lines)
+    missing = own_runs_asked.not_there(compared)
+    return text + (f"\n\nA dash: not measured. Asked for and not among these runs: {', '.join(missing)}." if missing else "")
 
 
 def _agreement(compared: list[OwnRun]) -> str:

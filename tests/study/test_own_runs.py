@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from membound.errors import RecordError
-from membound.study import own_runs, own_runs_page
+from membound.study import own_runs, own_runs_asked, own_runs_page
 from membound.study.own_runs import OwnRun
 from membound.study.predicting import Predictor
 
@@ -68,3 +68,32 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_the_runs_that_ship_are_whole() -> None:
     names = [json.loads(line)["name"] for file in sorted((ROOT / "validation/h100").glob("results*.jsonl")) for line in file.read_text().splitlines()]
     assert len(set(names)) >= 24
+
+
+def test_bytes_are_a_rate_times_the_mean_time_of_the_same_steps_unless_a_repetition_counted_them(tmp_path: Path, tiny_job: Any) -> None:
+    rows = tiny_job.recipe.micro_batch * tiny_job.recipe.accumulation * tiny_job.gpus
+    rate = {"hbm.bandwidth.mean": {"value": 1e12}, "samples.rate": {"value": rows / 0.6}}
+    both = {f"hbm.traffic.{way}": {"value": amount, "low": amount, "high": amount} for way, amount in (("read", 4e11), ("write", 1e11))}
+    records = [record(name, 0.5, tiny_job) for name in ("rated", "counted", "counted@pm", "bare")]
+    for each, values in zip(records, (rate, rate, {**rate, **both}, {}), strict=True):
+        each["run"]["values"] |= values
+    by_name = {run.name: run for run in own_runs.compare(written(tmp_path, *records), Predictor(), lambda _: None)}
+    assert set(by_name) == {"rated", "counted", "bare"}, "a repetition is no run of its own"
+    measured, predicted, low, high = by_name["rated"].pairs[own_runs.TRAFFIC]
+    assert measured == pytest.approx(0.6e12)
+    assert 0 < low < predicted < high
+    assert by_name["counted"].pairs[own_runs.TRAFFIC][0] == pytest.approx(5e11)
+    assert own_runs.TRAFFIC not in by_name["bare"].pairs
+    assert own_runs_asked.gpm(list(by_name.values())) == "**missed**: 20.0% (0 of 1 within)"
+    assert "zero-3 with offload" in own_runs_asked.not_there(list(by_name.values()))
+    assert "full" not in own_runs_asked.not_there(list(by_name.values()))
+
+
+def test_what_was_asked_is_met_or_missed_by_name() -> None:
+    off = {"near": 0.01, "far": -0.13}
+    runs = [OwnRun(name, "", {}, "", {"step.time": (1.0, 1.0 + by, 0.9, 1.1), "gpu.busy": (0.95, 1.0, 0.9, 1.0)}) for name, by in off.items()]
+    by_text = {each.says: own_runs_asked.verdict(each, runs) for each in own_runs_asked.ASKED}
+    assert by_text["step time within 8 % in the mean"] == "met: 7.0% (1 of 2 within)"
+    assert by_text["HBM bytes within 15 %"] == "-"
+    assert own_runs_asked.verdict(own_runs_asked.Asked("", "step.time", "worst", 0.08), runs) == "**missed**: 13.0% (1 of 2 within)"
+    assert "| step time within 8 % in the mean | met: 7.0% (1 of 2 within) | met: 7.0% (1 of 2 within) |" in own_runs_page.page(runs)
