@@ -57,11 +57,13 @@ class TestPoint:
         assert {reading.memory for reading in point.verified.values()} == {LOW}
         assert point.way == "locked clock"
         assert states(state) == {"GPU-a": "restored", "GPU-b": "restored"}
+        assert len(point.restored) == 2
         assert all("reads 2619 MHz" in note for note in point.restored)
 
     def test_both_clocks_are_on_record(self, session: Sessions) -> None:
         with session() as held:
             point = held.point(LOW, lambda: time.sleep(0.5))
+        assert set(point.watched) == set(UNTOUCHED)
         for watched in point.watched.values():
             assert (watched.memory, watched.core) == ((LOW, LOW), (1_980_000_000, 1_980_000_000))
             assert watched.looks >= 2
