@@ -1,4 +1,4 @@
-"""What all tests share: no network, and a cache of traces of their own, so that each capture is made once in a session."""
+"""What all tests share: no network, nothing of the user's own, and a cache of traces, so that each capture is made once in a session."""
 
 from __future__ import annotations
 
@@ -27,6 +27,15 @@ def trace_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMBOUND_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Predictions rest on what ships alone, whatever profiles this user has measured; no journal of real clocks is found, and none left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEMBOUND_PROFILES", str(tmp_path_factory.mktemp("no-profiles")))
+        patch.setenv("MEMBOUND_STATE", str(tmp_path_factory.mktemp("no-state")))
+        yield
 
 
 @pytest.fixture(scope="session")

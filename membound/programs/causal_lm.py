@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import cast, final
 
-from membound.programs import data
+from torch import nn
+
+from membound.programs import data, losses, models
 from membound.programs.program import Batch, Batches, Program
 from membound.programs.world import World
 
@@ -14,6 +16,13 @@ from membound.programs.world import World
 @dataclass(frozen=True)
 class CausalLM(Program):
     """Fine-tuning of a decoder on next-token loss."""
+
+    def model(self, world: World) -> nn.Module:
+        from transformers import AutoModelForCausalLM
+
+        built = models.from_config(AutoModelForCausalLM, self.job, models.configuration(self.job, self.config), world)
+        losses.apply(built, self.config.get("membound", {}))
+        return cast(nn.Module, built.train())
 
     def batches(self, world: World) -> Batches:
         vocabulary = int(self.config["vocab_size"])

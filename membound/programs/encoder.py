@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Final, cast, final
 
 import torch
 from torch import nn
@@ -13,7 +13,6 @@ from membound.programs import models, synthetic
 from membound.programs.data import IGNORE
 from membound.programs.program import Batch, Batches, Program
 from membound.programs.world import World
-from membound.spec.job import Job
 
 # Devlin et al. 2019, section 3.1: 15 % of the tokens are to be predicted.
 _HIDDEN: Final = 0.15
@@ -23,6 +22,16 @@ _HIDDEN: Final = 0.15
 @dataclass(frozen=True)
 class Encoder(Program):
     """Rows of two sentences, all of `data.seq_len` tokens; 15 % of the tokens are masked, and the second sentence follows the first or not."""
+
+    def model(self, world: World) -> nn.Module:
+        """Transformers' BertForPreTraining."""
+        from transformers import AutoModelForPreTraining
+
+        positions = int(self.config["max_position_embeddings"])
+        if self.job.data.cap > positions:
+            raise InputError("data.seq_len", self.job.data.cap, f"{self.job.model} has positions for {positions} tokens")
+        built = models.from_config(AutoModelForPreTraining, self.job, models.transformers_config(self.job, self.config), world)
+        return cast(nn.Module, built.train())
 
     def batches(self, world: World) -> Batches:
         return lambda index: self._batch(synthetic.generator(index, world.rank))
@@ -55,14 +64,3 @@ class Encoder(Program):
             "labels": torch.where(masked, ids, IGNORE),
             "next_sentence_label": (~follows).long(),
         }
-
-
-def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """Transformers' BertForPreTraining, on the host."""
-    from transformers import AutoModelForPreTraining
-
-    positions = int(config["max_position_embeddings"])
-    if job.data.cap > positions:
-        raise InputError("data.seq_len", job.data.cap, f"{job.model} has positions for {positions} tokens")
-    model = models.from_config(AutoModelForPreTraining, job, models.transformers_config(job, config), world)
-    return cast(nn.Module, model.train())

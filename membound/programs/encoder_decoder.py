@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Final, cast, final
 
 import torch
 from torch import nn
@@ -11,7 +11,6 @@ from torch import nn
 from membound.programs import models, synthetic
 from membound.programs.program import Batch, Batches, Program
 from membound.programs.world import World
-from membound.spec.job import Job
 
 # Raffel et al. 2020, section 3.3.4: 15 % of the tokens are dropped, in spans of three.
 _DROPPED: Final = 0.15
@@ -22,6 +21,13 @@ _SPAN: Final = 3
 @dataclass(frozen=True)
 class EncoderDecoder(Program):
     """`data.seq_len` tokens in, `data.target_len` out; left out, as many as T5's span corruption makes of them."""
+
+    def model(self, world: World) -> nn.Module:
+        """Transformers' T5ForConditionalGeneration."""
+        from transformers import AutoModelForSeq2SeqLM
+
+        built = models.from_config(AutoModelForSeq2SeqLM, self.job, models.transformers_config(self.job, self.config), world)
+        return cast(nn.Module, built.train())
 
     def batches(self, world: World) -> Batches:
         return lambda index: self._batch(synthetic.generator(index, world.rank))
@@ -56,11 +62,3 @@ def span_corruption(tokens: int) -> int:
     while split(text + 1)[0] <= tokens:
         text += 1
     return split(text)[1]
-
-
-def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """Transformers' T5ForConditionalGeneration, on the host."""
-    from transformers import AutoModelForSeq2SeqLM
-
-    model = models.from_config(AutoModelForSeq2SeqLM, job, models.transformers_config(job, config), world)
-    return cast(nn.Module, model.train())

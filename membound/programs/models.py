@@ -1,4 +1,4 @@
-"""A causal language model from its configuration, with random weights, loaded onto the device the way Hugging Face loads a checkpoint."""
+"""Models of Transformers from their configurations, with random weights, as Hugging Face loads a checkpoint; and their recomputation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from membound.errors import InputError
-from membound.programs import losses, registry
 from membound.programs.world import World
 from membound.spec.job import Job, Recipe
 
@@ -54,20 +53,6 @@ def weight_dtype(recipe: Recipe) -> torch.dtype:
     if recipe.precision == "bf16" or recipe.trains_adapters or recipe.engine == "deepspeed":
         return half
     return torch.float32
-
-
-def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """The model on the host, in its weight type. Shapes from `config`; values random, or empty where nobody looks."""
-    return registry.builder(config)(job, config, world)
-
-
-def build_causal(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """As `build`, for a causal language model."""
-    from transformers import AutoModelForCausalLM
-
-    model = from_config(AutoModelForCausalLM, job, configuration(job, config), world)
-    losses.apply(model, config.get("membound", {}))
-    return cast(nn.Module, model.train())
 
 
 def from_config(kind: Any, job: Job, built: Any, world: World) -> Any:

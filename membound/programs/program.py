@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from membound.programs.engines import prepare
 from membound.programs.engines.base import Category, Engine
@@ -23,11 +25,18 @@ _CATEGORIES: tuple[Category, ...] = ("weights", "gradients", "optimizer", "commu
 
 @dataclass(frozen=True)
 class Program(abc.ABC):
-    """A Job as PyTorch code. Members say what is fed; the loop is the same for all."""
+    """A Job as PyTorch code. Members say what is trained and what is fed; the loop is the same for all."""
 
     job: Job
     config: dict[str, Any]
     """The configuration of the model: Hugging Face's, or ours for models that Transformers has not."""
+
+    @abc.abstractmethod
+    def model(self, world: World) -> nn.Module:
+        """The model on the host, in its weight type, with a forward that takes a batch by name and returns `.loss`.
+
+        Values are random, or empty where `world` says that nobody looks. Raises `InputError` for what the model does not take.
+        """
 
     @abc.abstractmethod
     def batches(self, world: World) -> Batches:
@@ -39,7 +48,7 @@ class Program(abc.ABC):
 
     def run(self, world: World, steps: int, batches: Batches | None = None) -> Engine:
         """Prepare the engine and train for `steps` optimizer steps. `batches(i)` gives micro-batch i on the host."""
-        engine = prepare(self.job, self.config, world)
+        engine = prepare(self.job, self.config, functools.partial(self.model, world), world)
         world.watcher.watch_model(engine.model)
         self._tag(engine, world)
         batches = batches or self.batches(world)

@@ -23,6 +23,14 @@ from membound.spec.job import Job
 class Recommender(Program):
     """`recipe.micro_batch` samples for each rank."""
 
+    def model(self, world: World) -> nn.Module:
+        """DLRM's tables are on the device. Raises `InputError` for what tables cannot do."""
+        dtype = models.weight_dtype(self.job.recipe)
+        if self.config["model_type"] == "neumf":
+            return NeuMf(self.config).to(dtype).train()
+        _check_tables(self.job, self.config)
+        return Dlrm(self.config, world, self.job.recipe.learning_rate, dtype).to(dtype).train()
+
     def batches(self, world: World) -> Batches:
         return lambda index: self._batch(synthetic.generator(index, world.rank), world.rank)
 
@@ -52,15 +60,6 @@ def _samples(config: dict[str, Any], rows: int, ranks: int, rank: int, draw: tor
     own = placement(config["tables"], ranks)[rank]
     categories = torch.stack([_ids(config["tables"][table], (rows * ranks,), draw) for table in own])
     return {"numbers": numbers, "categories": categories, "labels": (numbers[:, 0] > 0).float()}
-
-
-def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """The model on the host, in its weight type; DLRM's tables on the device. Raises `InputError` for what tables cannot do."""
-    dtype = models.weight_dtype(job.recipe)
-    if config["model_type"] == "neumf":
-        return NeuMf(config).to(dtype).train()
-    _check_tables(job, config)
-    return Dlrm(config, world, job.recipe.learning_rate, dtype).to(dtype).train()
 
 
 def _check_tables(job: Job, config: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import nn
@@ -12,13 +12,15 @@ from membound.programs import models, synthetic
 from membound.programs.program import Batch, Batches, Program
 from membound.programs.recurrent_gnmt import Gnmt
 from membound.programs.world import World
-from membound.spec.job import Job
 
 
 @final
 @dataclass(frozen=True)
 class Recurrent(Program):
     """Sentences of `data.seq_len` tokens and translations of `data.target_len`, or as many. Recipes sort by length: rows hardly need padding."""
+
+    def model(self, world: World) -> nn.Module:
+        return Gnmt(self.config).to(models.weight_dtype(self.job.recipe)).train()
 
     def batches(self, world: World) -> Batches:
         return lambda index: self._batch(synthetic.generator(index, world.rank))
@@ -35,8 +37,3 @@ class Recurrent(Program):
         rows, tokens = self.job.recipe.micro_batch, self.job.data.cap
         whole = synthetic.chains(rows, tokens + self._target + 1, int(self.config["vocab_size"]), draw).T
         return {"source": whole[:tokens].contiguous(), "target": whole[tokens:].contiguous()}
-
-
-def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """The model on the host, in its weight type."""
-    return Gnmt(config).to(models.weight_dtype(job.recipe)).train()

@@ -14,7 +14,6 @@ from membound.programs import models, synthetic, vision_mask_rcnn, vision_resnet
 from membound.programs.program import Batch, Batches, Program
 from membound.programs.vision_layers import channels_last
 from membound.programs.world import World
-from membound.spec.job import Job
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,14 @@ _KINDS: Final[dict[str, _Kind]] = {
 class Vision(Program):
     """Images whose shorter side has `data.image_size` pixels, with what the model's type learns from: a class, or boxes, or boxes and masks."""
 
+    def model(self, world: World) -> nn.Module:
+        """Channels last. Raises `InputError` for images of a size that it is not made for."""
+        wanted, given = self.config.get("image_size"), self.job.data.image_size
+        if wanted is not None and given != wanted:
+            raise InputError("data.image_size", given, f"{self.job.model} takes images of {wanted} pixels")
+        built = _KINDS[self.config["model_type"]].model(self.config)
+        return channels_last(built.to(models.weight_dtype(self.job.recipe))).train()
+
     def batches(self, world: World) -> Batches:
         return lambda index: self._samples(synthetic.generator(index, world.rank))
 
@@ -47,12 +54,3 @@ class Vision(Program):
     def _samples(self, draw: torch.Generator | None) -> Batch:
         assert self.job.data.image_size is not None
         return _KINDS[self.config["model_type"]].samples(self.config, self.job.recipe.micro_batch, self.job.data.image_size, draw)
-
-
-def build(job: Job, config: dict[str, Any], world: World) -> nn.Module:
-    """The model on the host, in its weight type, channels last. Raises `InputError` for images of a size that it is not made for."""
-    wanted, given = config.get("image_size"), job.data.image_size
-    if wanted is not None and given != wanted:
-        raise InputError("data.image_size", given, f"{job.model} takes images of {wanted} pixels")
-    model = _KINDS[config["model_type"]].model(config)
-    return channels_last(model.to(models.weight_dtype(job.recipe))).train()

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from membound.errors import InputError
-from membound.programs import models, registry, vision_boxes, vision_ssd
+from membound.programs import registry, vision_boxes, vision_ssd
 from membound.programs.encoder_decoder import span_corruption
 from membound.programs.lamb import Lamb
 from membound.programs.recommender_tables import Tables, placement
@@ -116,7 +116,7 @@ def full_size(name: str) -> nn.Module:
     assert entry.reference is not None
     asked = Job.model_validate({"model": name, "data": entry.reference["data"], "recipe": {"precision": "fp32"}})
     with torch.device("meta"):
-        return models.build(asked, entry.config, World(torch.device("meta"), weights="empty"))
+        return registry.program(asked, entry.config).model(World(torch.device("meta"), weights="empty"))
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,7 @@ def test_what_cannot_be_is_refused_in_one_line(name: str, changes: dict[str, Any
 
 def checked_and_built(asked: Job, config: dict[str, Any]) -> None:
     """What a Program does before it trains."""
-    registry.program(asked, config)
-    models.build(asked, config, World(torch.device("meta"), size=asked.gpus, weights="empty"))
+    registry.program(asked, config).model(World(torch.device("meta"), size=asked.gpus, weights="empty"))
 
 
 class TestOperators:
@@ -239,5 +238,5 @@ def test_two_ranks_look_up_and_update_what_one_does() -> None:
     script = Path(__file__).with_name("two_ranks.py")
     commands = [[sys.executable, str(script), str(rank), str(port), json.dumps(config)] for rank in range(2)]
     ranks = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for command in commands]
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=600)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors

@@ -63,6 +63,7 @@ def test_every_gpu_block_is_there_and_no_other(trace: Trace, snapshot: dict[str,
 
 
 def test_blocks_fill_their_segments_and_lie_in_them(snapshot: dict[str, Any]) -> None:
+    assert snapshot["segments"]
     for segment in snapshot["segments"]:
         at = segment["address"]
         for block in segment["blocks"]:

@@ -45,6 +45,7 @@ def test_every_event_has_what_the_format_asks_for(events: Events) -> None:
         "s": {"id", "ts", "tid"},
         "f": {"id", "ts", "tid", "bp"},
     }
+    assert {event["ph"] for event in events} >= {"X", "C", "M"}
     for event in events:
         assert needed[event["ph"]] | {"pid"} <= set(event)
         assert event.get("ts", 0) >= 0

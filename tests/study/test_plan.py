@@ -132,6 +132,7 @@ def test_every_change_can_be_written_on_the_command_line(recipe: dict[str, Any],
     advice, _ = search(asked, lambda each: prediction(200, 1))
     path = tmp_path / "job.yaml"
     path.write_text(asked.model_dump_json(exclude_unset=True))
+    assert advice.attempts
     for attempt in advice.attempts:
         again = jobfile.read(str(path), attempt.options()).job
         assert plan._difference(asked, again.model_copy(update={"machine": asked.machine})) == attempt.changes

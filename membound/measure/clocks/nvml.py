@@ -88,7 +88,7 @@ class NvmlDriver(Settable):
     def _controls(self) -> Controls:
         from membound.measure.clocks.nvml_controls import NvmlControls
 
-        return NvmlControls(self, self._nvml)
+        return NvmlControls(self.handle, self._nvml)
 
     def _gpu(self, handle: Any) -> Gpu:
         uuid: str = self._ask("nvmlDeviceGetUUID", None, handle)

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from membound.measure.clocks.calls import Answer, Call
 from membound.measure.clocks.consent import Controls
 from membound.measure.clocks.refusals import GpuLostError
 
-if TYPE_CHECKING:
-    from membound.measure.clocks.nvml import NvmlDriver
-
 _MEGA: Final = 1_000_000
 
 
 class NvmlControls(Controls):
-    """Sets clocks of the GPUs of this machine."""
+    """Sets clocks of the GPUs of this machine; `handle` gives NVML's handle of a GPU by its UUID."""
 
-    def __init__(self, driver: NvmlDriver, nvml: ModuleType) -> None:
-        self._driver = driver
+    def __init__(self, handle: Callable[[str], Any], nvml: ModuleType) -> None:
+        self._handle = handle
         self._nvml = nvml
 
     def perform(self, call: Call) -> Answer:
-        nvml, handle, clocks = self._nvml, self._driver.handle(call.uuid), [clock // _MEGA for clock in call.clocks]
+        nvml, handle, clocks = self._nvml, self._handle(call.uuid), [clock // _MEGA for clock in call.clocks]
         try:
             match call.name:
                 case "lock_memory":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,6 +15,8 @@ from membound.programs.world import World
 from membound.spec.job import Job
 
 Category = Literal["weights", "gradients", "optimizer", "communication"]
+Build = Callable[[], nn.Module]
+"""Makes a Program's model on the host."""
 
 
 class Engine(abc.ABC):
@@ -48,9 +50,9 @@ def on_host(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
-def load_model(job: Job, config: dict[str, Any], world: World) -> nn.Module:
+def load_model(job: Job, build: Build, world: World) -> nn.Module:
     """The model with its adapters and recomputation on `world.device`: built on the host, quantised if asked, moved."""
-    model = models.build(job, config, world)
+    model = build()
     if job.recipe.method == "qlora":
         model = adapters.quantise(model, job.recipe, world.device)
     model = model.to(world.device)

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from membound.errors import InputError, MissingPackageError
-from membound.programs import adapters, models, optimizers
+from membound.programs import adapters, optimizers
 from membound.programs.engines import deepspeed_config
-from membound.programs.engines.base import Category, Engine, on_host, with_adapters
+from membound.programs.engines.base import Build, Category, Engine, on_host, with_adapters
 from membound.programs.engines.plain import quantised_states
 from membound.programs.world import World
 from membound.spec.job import Job, Recipe
@@ -52,12 +52,12 @@ _HELD: Final[dict[Category, tuple[str, ...]]] = {
 class DeepSpeed(Engine):
     """`deepspeed.initialize` and its engine's `forward`, `backward`, `step`."""
 
-    def __init__(self, job: Job, config: dict[str, Any], world: World) -> None:
+    def __init__(self, job: Job, config: dict[str, Any], build: Build, world: World) -> None:
         deepspeed = _deepspeed()
         settings = deepspeed_config.settings(job, config)
         _refuse_impossible(job.recipe, settings)
         with world.watcher.phase("load"):
-            model = _load(job, config, world, settings)
+            model = _load(job, build, world, settings)
         with world.watcher.phase("prepare"), _refusals(job.recipe):
             own = None if "optimizer" in settings else optimizers.make(model.parameters(), job.recipe)
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -105,7 +105,7 @@ class DeepSpeed(Engine):
                 yield from _staging(held.get("optimizer_swapper"), parameters)
 
 
-def _load(job: Job, config: dict[str, Any], world: World, settings: dict[str, Any]) -> nn.Module:
+def _load(job: Job, build: Build, world: World, settings: dict[str, Any]) -> nn.Module:
     """The model as Transformers loads it under this configuration: whole on the host and moved, or partitioned from birth.
 
     Quantised weights are never partitioned from birth: Transformers quantises each rank's whole copy on its GPU, and DeepSpeed partitions
@@ -113,9 +113,9 @@ def _load(job: Job, config: dict[str, Any], world: World, settings: dict[str, An
     """
     if deepspeed_config.stage(settings) == 3 and job.recipe.method != "qlora":
         with _partitioned_from_birth(job.recipe, settings):
-            model = models.build(job, config, world)
+            model = build()
         return with_adapters(model, job)
-    model = models.build(job, config, world)
+    model = build()
     if job.recipe.method == "qlora":
         model = adapters.quantise(model, job.recipe, world.device)
     return with_adapters(model.to(world.device), job)

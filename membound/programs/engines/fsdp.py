@@ -11,7 +11,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, Offlo
 
 from membound.errors import InputError
 from membound.programs import adapters, models, optimizers
-from membound.programs.engines.base import load_model, with_adapters
+from membound.programs.engines.base import Build, load_model, with_adapters
 from membound.programs.engines.plain import Plain
 from membound.programs.world import World
 from membound.spec.job import Job
@@ -20,10 +20,10 @@ from membound.spec.job import Job
 class Fsdp(Plain):
     """As `Plain`, over a sharded model; precision is FSDP's own, not autocast."""
 
-    def __init__(self, job: Job, config: dict[str, Any], world: World) -> None:
+    def __init__(self, job: Job, build: Build, world: World) -> None:
         quantised = job.recipe.method == "qlora"
         with world.watcher.phase("load"):
-            self.model = load_model(job, config, world) if quantised else _shapes_alone(job, config, world)
+            self.model = load_model(job, build, world) if quantised else _shapes_alone(job, build)
         with world.watcher.phase("prepare"):
             self.module = shard(self.model, job, world)
             if not quantised:
@@ -42,9 +42,9 @@ class Fsdp(Plain):
         return {name: whole(tensor).detach().cpu() for name, tensor in state.items()}
 
 
-def _shapes_alone(job: Job, config: dict[str, Any], world: World) -> nn.Module:
+def _shapes_alone(job: Job, build: Build) -> nn.Module:
     with torch.device("meta"):
-        return with_adapters(models.build(job, config, world), job)
+        return with_adapters(build(), job)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

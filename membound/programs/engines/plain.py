@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
 
 from membound.programs import adapters, optimizers
-from membound.programs.engines.base import Category, Engine, autocast, load_model, on_host, optimizer_states
+from membound.programs.engines.base import Build, Category, Engine, autocast, load_model, on_host, optimizer_states
 from membound.programs.world import World
 from membound.spec.job import Job
 
@@ -17,9 +17,9 @@ from membound.spec.job import Job
 class Plain(Engine):
     """Forward under autocast, loss over the accumulation count, clip, step."""
 
-    def __init__(self, job: Job, config: dict[str, Any], world: World) -> None:
+    def __init__(self, job: Job, build: Build, world: World) -> None:
         with world.watcher.phase("load"):
-            self.model = load_model(job, config, world)
+            self.model = load_model(job, build, world)
         with world.watcher.phase("prepare"):
             self.module = self.wrap(self.model, world)
             self.optimizer = optimizers.make(self.module.parameters(), job.recipe)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from membound.study.published.outcome import ALLOCATED, GIB, MATCHED, USED, Comparable, LeftOut, Outcome, job, machine
+from membound.study.published.outcome import ALLOCATED, GIB, MATCHED, USED, Comparable, LeftOut, Outcome, job, known_machine
 from membound.study.published.rows import Row
 
 _MODELS: Final = {"SantaCoder": "santacoder", "Mixtral-8x7B": "mixtral-8x7b", "Llama-3-8B": "llama-3-8b"}
@@ -35,8 +35,7 @@ def outcome(row: Row) -> Outcome:
         return LeftOut(row, "kernels not modelled", "adapters fused with the quantised layers, where the loss no longer hides them")
     assert row.seq_len is not None
     assert row.gpus is not None
-    place = machine(row.gpu, row.gpus)
-    assert place is not None
+    place = known_machine(row.gpu, row.gpus)
     return Comparable(
         row,
         job(name, row.seq_len, row.gpus, _recipe(row, name)),

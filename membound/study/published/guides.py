@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from membound.study.published.outcome import ACTIVE, GIB, HOST, USED, Comparable, LeftOut, Outcome, job, machine
+from membound.study.published.outcome import ACTIVE, GIB, HOST, USED, Comparable, LeftOut, Outcome, job, known_machine, machine
 from membound.study.published.rows import Row
 
 _PEFT_RECIPE: Final[dict[str, Any]] = {
@@ -44,8 +44,7 @@ def torchtune(row: Row) -> Outcome:
     if compiled:
         settings.append("torchtune compiles the loss as well as each layer")
     unit = "GiB, printed as GiB: get_memory_stats divides active_bytes.all.peak by 1024^3"
-    place = machine(row.gpu, 1)
-    assert place is not None
+    place = known_machine(row.gpu, 1)
     asked = job("llama-3.2-3b", row.seq_len, 1, recipe)
     return Comparable(row, asked, place, "torchtune", ACTIVE, row.value * GIB, True, unit, tuple(settings))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from membound.study.published.outcome import ALLOCATED, GB, Comparable, LeftOut, Outcome, job, machine
+from membound.study.published.outcome import ALLOCATED, GB, Comparable, LeftOut, Outcome, job, known_machine
 from membound.study.published.rows import Row
 
 MODELS: Final = {
@@ -37,11 +37,10 @@ def outcome(row: Row) -> Outcome:
     longest = re.search(r"longest example \((\d+) tok\)", row.notes)
     assert longest is not None
     name, targets = MODELS[row.model]
-    place = machine(row.gpu, 1)
-    assert place is not None
+    place = known_machine(row.gpu, 1)
     return Comparable(
         row,
-        job(name, int(longest[1]), 1, _recipe(row, targets)),
+        job(name, int(longest[1]), 1, recipe_of(row, targets)),
         place,
         "litgpt",
         ALLOCATED,
@@ -52,7 +51,8 @@ def outcome(row: Row) -> Outcome:
     )
 
 
-def _recipe(row: Row, targets: list[str]) -> dict[str, Any]:
+def recipe_of(row: Row, targets: list[str]) -> dict[str, Any]:
+    """litgpt's recipe for `row` on one GPU, with adapters on `targets`."""
     recipe: dict[str, Any] = {
         "method": row.task,
         "lora": {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": targets},

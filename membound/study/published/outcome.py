@@ -129,6 +129,13 @@ def machine(gpu: str, gpus: int) -> str | None:
     return None
 
 
+def known_machine(gpu: str, gpus: int) -> str:
+    """As `machine`, of a source whose GPUs are all in the catalogue."""
+    found = machine(gpu, gpus)
+    assert found is not None, gpu
+    return found
+
+
 # By the source's words; a lone GPU, and the machine for several.
 _MACHINES: Final[dict[str, tuple[str, str]]] = {
     "A100-SXM-80GB": ("a100-sxm-80gb", "hgx-a100-80gb"),

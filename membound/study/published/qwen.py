@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from membound.study.published.outcome import GIB, USED, Comparable, LeftOut, Outcome, job, machine
+from membound.study.published.outcome import GIB, USED, Comparable, LeftOut, Outcome, job, known_machine
 from membound.study.published.rows import Row
 
 _MODELS: Final = {"Qwen-1.8B": "qwen-1.8b", "Qwen-7B": "qwen-7b", "Qwen-72B": "qwen-72b"}
@@ -27,8 +27,7 @@ def outcome(row: Row) -> Outcome:
         return LeftOut(row, "method not modelled", "LoRA that also trains embedding and output layer")
     assert row.seq_len is not None
     assert row.gpus is not None
-    place = machine(row.gpu, row.gpus)
-    assert place is not None
+    place = known_machine(row.gpu, row.gpus)
     return Comparable(
         row,
         job(_MODELS[row.model], row.seq_len, row.gpus, _recipe(row)),

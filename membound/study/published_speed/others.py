@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any, Final
 
-from membound.study.published.outcome import LeftOut, job
+from membound.study.published.outcome import LeftOut, job, known_machine
 from membound.study.published.rows import Row
-from membound.study.published_speed.outcome import OFFLOAD, STEP, TOKENS, SpeedOutcome, Timed, over_alpaca, several
+from membound.study.published_speed.outcome import OFFLOAD, STEP, TOKENS, SpeedOutcome, Timed, over_alpaca
 from membound.study.published_speed.rows import rounding
 
 _RATE: Final = "tokens/s of one GPU over rows of one length"
@@ -63,7 +63,7 @@ def _zenflow(row: Row) -> SpeedOutcome:
     assert row.gpus is not None
     asked = job(row.model.lower(), 512, row.gpus, recipe)
     unit = "s for one step, mean of three runs"
-    return Timed(row, asked, several(row.gpu, row.gpus), OFFLOAD, STEP, row.value, unit, rounding(row.value), _ZENFLOW)
+    return Timed(row, asked, known_machine(row.gpu, row.gpus), OFFLOAD, STEP, row.value, unit, rounding(row.value), _ZENFLOW)
 
 
 def _open_llama(row: Row) -> Timed:
@@ -77,7 +77,7 @@ def _open_llama(row: Row) -> Timed:
     assert row.seq_len is not None
     assert row.gpus is not None
     asked = job(_LLAMAS[row.model.removeprefix("Open-Llama-")], row.seq_len, row.gpus, recipe)
-    place = several(row.gpu, row.gpus)
+    place = known_machine(row.gpu, row.gpus)
     return Timed(row, asked, place, "open-llama", TOKENS, row.value, _RATE, settings=_OPEN_LLAMA, machine_changes=_OPEN_LLAMA_NODE)
 
 
@@ -93,7 +93,7 @@ def xtuner(row: Row) -> SpeedOutcome:
     assert row.gpus is not None
     recipe = {"engine": "deepspeed", "zero_stage": 3, "micro_batch": row.micro_batch, "accumulation": row.accumulation, "recompute": "full"}
     asked = job(row.model.lower(), row.seq_len, row.gpus, recipe)
-    return Timed(row, asked, several(row.gpu, row.gpus), "xtuner", TOKENS, row.value, _RATE, settings=_XTUNER)
+    return Timed(row, asked, known_machine(row.gpu, row.gpus), "xtuner", TOKENS, row.value, _RATE, settings=_XTUNER)
 
 
 def alpaca(row: Row) -> Timed:
@@ -102,4 +102,4 @@ def alpaca(row: Row) -> Timed:
     unit = f"h for the whole fine-tune: times 3,600 s, over {_ALPACA_STEPS:,} steps"
     published = row.value * 3600 / _ALPACA_STEPS
     asked = over_alpaca("llama-7b", 512, 8, recipe)
-    return Timed(row, asked, several(row.gpu, 8), "alpaca", STEP, published, unit, settings=_ALPACA)
+    return Timed(row, asked, known_machine(row.gpu, 8), "alpaca", STEP, published, unit, settings=_ALPACA)

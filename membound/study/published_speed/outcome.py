@@ -67,10 +67,3 @@ def over_alpaca(model: str, longest: int, gpus: int, recipe: Mapping[str, Any]) 
     """A checked Job over Alpaca's rows, none longer than `longest` tokens."""
     data = {"lengths": "alpaca", "max_length": longest}
     return fields.read(Job, {"model": model, "data": data, "gpus": gpus, "recipe": dict(recipe)})
-
-
-def several(gpu: str, gpus: int) -> str:
-    """The catalogue's machine for `gpus` of what a source calls `gpu`. The source's GPU must be in the catalogue."""
-    place = outcome.machine(gpu, gpus)
-    assert place is not None, gpu
-    return place

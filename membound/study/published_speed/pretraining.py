@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from membound.study.published.outcome import LeftOut, job
+from membound.study.published.outcome import LeftOut, job, known_machine
 from membound.study.published.rows import Row
 from membound.study.published_speed import shapes
-from membound.study.published_speed.outcome import TOKENS, SpeedOutcome, Timed, several
+from membound.study.published_speed.outcome import TOKENS, SpeedOutcome, Timed
 
 _SAME_RUN: Final = ("derived from another row", "utilisation, worked out from the tokens per second of the same run; that row is compared")
 _RATE: Final = "tokens/s of one GPU over rows of one length, without padding"
@@ -41,7 +41,7 @@ def llm_foundry(row: Row) -> SpeedOutcome:
         network["links.network"] = _FOUNDRY_NETWORK
     elif row.gpus > 8:
         settings.append(_NETWORK)
-    place = several(row.gpu, row.gpus)
+    place = known_machine(row.gpu, row.gpus)
     return Timed(row, asked, place, "llm-foundry", TOKENS, row.value, _RATE, settings=tuple(settings), machine_changes=network)
 
 
@@ -59,7 +59,7 @@ def fms_fsdp(row: Row) -> SpeedOutcome:
     asked = job(model, row.seq_len, row.gpus, {**recipe, "kernels": "compile" if compiled else "eager"})
     network = {"links.network": _FMS_NETWORK[row.gpu[:4]]}
     group = "fms-fsdp-compiled" if compiled else "fms-fsdp"
-    place = several(row.gpu, row.gpus)
+    place = known_machine(row.gpu, row.gpus)
     return Timed(row, asked, place, group, TOKENS, row.value, _RATE, settings=_FMS, machine_changes=network)
 
 

@@ -6,9 +6,9 @@ import dataclasses
 from typing import Any, Final
 
 from membound.study.published import fms, guides, qwen
-from membound.study.published.outcome import GB, Comparable, LeftOut, Outcome, job
+from membound.study.published.outcome import GB, Comparable, LeftOut, Outcome, job, known_machine
 from membound.study.published.rows import Row
-from membound.study.published_speed.outcome import STEP, TOKENS, SpeedOutcome, Timed, several
+from membound.study.published_speed.outcome import STEP, TOKENS, SpeedOutcome, Timed
 from membound.study.published_speed.rows import rounding
 
 _FMS: Final = "tokens/s of one GPU: the Trainer's train_tokens_per_second over 100 steps, the first included"
@@ -48,7 +48,7 @@ def _chunked(row: Row) -> Timed:
     recipe = {"precision": "bf16", "micro_batch": row.micro_batch, "max_grad_norm": 0, "kernels": "compile"}
     settings = ("cross-entropy in chunks there, whole here", "packed rows carry a block-diagonal mask there and none here")
     asked = job("llama-3.2-3b", row.seq_len, 1, recipe)
-    return Timed(row, asked, several(row.gpu, 1), "torchtune", TOKENS, row.value, _TORCHTUNE, settings=settings)
+    return Timed(row, asked, known_machine(row.gpu, 1), "torchtune", TOKENS, row.value, _TORCHTUNE, settings=settings)
 
 
 def _twin(row: Row, metric: str) -> Row:

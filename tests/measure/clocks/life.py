@@ -1,7 +1,8 @@
 """One life of a measured sweep, as a process of its own that a test kills: `python life.py MACHINE STATE SECONDS [fork]`.
 
 Switches the simulated machine's GPUs to their lower memory clock, measures for SECONDS, gives the clocks back, and again holding the core clock. With
-`fork`, each measurement leaves a forked child behind, which has every descriptor of its parent.
+`fork`, each measurement leaves a forked child behind, which has every descriptor of its parent. SECONDS below 0:
+until standard input ends.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def main(machine: Path, state: Path, seconds: float, forks: bool) -> None:
         if forks and os.fork() == 0:
             time.sleep(60)
             os._exit(0)
-        time.sleep(seconds)
+        if seconds < 0:
+            sys.stdin.read()
+        else:
+            time.sleep(seconds)
 
     driver = SimulatedDriver(machine)
     uuids = [gpu.uuid for gpu in driver.gpus()]

@@ -37,7 +37,7 @@ def begin(machine: Path, state: Path) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
-def wait_until(true: Callable[[], bool], patience: float = 30) -> None:
+def wait_until(true: Callable[[], bool], patience: float = 300) -> None:
     """Wait for something to become true; fail where it does not."""
     end = time.monotonic() + patience
     while not true():
@@ -81,10 +81,14 @@ def test_killed_at_any_moment_the_clocks_come_back(begin: Any, machine: Path, st
     cut = by_watchdog = 0
     for _ in range(KILLS):
         before = len(board.calls(machine))
+        began = time.monotonic()
         process = begin(0.02)
         with suppress(subprocess.TimeoutExpired):
             process.wait(moments.uniform(0, life))
-        cut += process.poll() is None
+        if process.poll() is None:
+            cut += 1
+        else:  # lives are shorter by now: the machine has less to do than when the first one was timed
+            life = min(life, time.monotonic() - began)
         process.kill()
         process.communicate()
         wait_until(lambda: free(state))

@@ -62,7 +62,7 @@ class TestSweep:
         def measure(clock: int) -> int:
             board.fault(machine, reasons_under_load=0x40 if clock == LOW else 0)
             with load(["GPU-a"]):
-                time.sleep(0.05)
+                time.sleep(0.5)
             board.fault(machine, reasons_under_load=0)
             return clock
 
@@ -150,7 +150,7 @@ class TestPlan:
 
         def measure(clock: int) -> None:
             with load(["GPU-a"]):
-                time.sleep(0.15)
+                time.sleep(0.5)
 
         with pytest.raises(ThrottledError, match="hardware power brake"):
             self.resume(made, load, measure)

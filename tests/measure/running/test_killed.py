@@ -49,7 +49,7 @@ def worker_of(process: subprocess.Popen[str]) -> psutil.Process:
 
 def gone(processes: list[psutil.Process]) -> bool:
     """Whether all of them end by themselves."""
-    return not psutil.wait_procs(processes, timeout=60)[1]
+    return not psutil.wait_procs(processes, timeout=300)[1]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

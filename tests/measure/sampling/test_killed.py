@@ -125,7 +125,7 @@ def test_the_recording_process_is_killed_alone_and_with_its_workers(tmp_path: Pa
 
 def wait_for_the_end(folders: Sequence[Path]) -> None:
     """Workers end by themselves, soon; whatever was left in memory is swept up by the next recording."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while any(not Path(folder / manifest.NAME).exists() or not manifest.read(folder).get("ended") for folder in folders):
         sweep()
         assert time.monotonic() < deadline, "the workers do not end"
@@ -153,7 +153,7 @@ def test_a_worker_that_is_killed_is_started_again(tmp_path: Path, name: str, rou
                 time.sleep(0.01)
         goal = since(recording.epoch_ns)
         while last(read(folder)) < goal:
-            assert since(recording.epoch_ns) < goal + 10, "the rows do not go on"
+            assert since(recording.epoch_ns) < goal + 120, "the rows do not go on"
     samples = read(folder)
     check(samples, folder)
     assert samples.ended == manifest.STOPPED

@@ -165,6 +165,7 @@ class TestZoom:
         times = reading.run(f"return {CHARTS}.map((chart) => chart.plot.data[0][chart.plot.cursor.idx])")
         assert max(times) - min(times) <= 1.0
         words = reading.run("return [...document.querySelectorAll('#f2 .value, #f3 .value')].map((each) => each.textContent)")
+        assert words
         assert all("%" in text or "B/s" in text for text in words)
 
     def test_marks_and_missing_samples_are_on_the_page(self, reading: Any) -> None:
@@ -301,6 +302,7 @@ def test_several_runs_lie_over_one_another(browser: Any, clocks: Mapping[str, Ru
     names = browser.run(f"return {CHARTS}.find((chart) => chart.spec.title === 'GPU power').lines.map((line) => [line.name, line.curve.origin])")
     assert names == [[f"board power, {label}", run.origin] for label, run in clocks.items()]
     styles = browser.run(f"return {CHARTS}.map((chart) => chart.lines.map((line) => line.colour + line.dash))")
+    assert {len(each) for each in styles} >= {len(clocks)}
     assert all(len(set(each)) == len(each) for each in styles)
     assert browser.console() == []
 
