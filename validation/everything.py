@@ -4,8 +4,8 @@
     python validation/everything.py OUT --rehearse                                     on any computer: all that runs without a GPU
 
 Into OUT go: what the machine is (environment.json), its sensors' answers as a recorded machine and what was probed of them (*.machine.json.gz,
-probes.json), its kernels and the profile made of them (kernels.csv, profile.yaml), 24 jobs as measured Runs (results.jsonl, series.tar), some of
-them again with HBM bytes counted, and what the sampler costs a job (overhead.json). steps.json says how far each step is.
+probes.json), its kernels and the profile made of them (kernels.csv, GPU.yaml), 24 jobs as measured Runs (results.jsonl, series.tar), some of them
+again with HBM bytes counted, and what the sampler costs a job (overhead.json). steps.json says how far each step is.
 
 A second call goes on where the first was cut off, also on another machine of the same kind that is given OUT: what is done is left out.
 Reads only: no clock, power limit or other setting of a card is touched (counting HBM bytes holds the clocks meanwhile, as CUPTI itself does).
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def kernels(call: Call) -> str:
         return ""
     rows = call.out / "kernels.csv"
     heard = _python(call, str(ROOT / "validation/measure_kernels.py"), str(rows), "--seconds", f"{min(KERNELS, call.left - GRACE):.0f}", errors=True)
-    _python(call, "-m", "membound", "calibrate", "--rows", str(rows), "--out", str(call.out / "profile.yaml"), "--json")
+    # Into OUT by the GPU's own name: with MEMBOUND_PROFILES=OUT predictions find it there.
+    _python(call, "-m", "membound", "calibrate", "--rows", str(rows), "--json", profiles=call.out)
     return "; ".join(line for line in heard.splitlines() if "no time left" in line or "cut off" in line)
 
 
@@ -183,9 +185,15 @@ def _state(state: str, why: str, at: float) -> dict[str, Any]:
     return {"state": state, "why": why, "seconds": round(time.monotonic() - at, 1), "at": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
 
 
-def _python(call: Call, *arguments: str, errors: bool = False) -> str:
-    """Run Python with `arguments`; what it printed, or its errors if they are asked for. Raises `ValueError` with its last line if it failed."""
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=max(call.left, 1.0) + GRACE)
+def _python(call: Call, *arguments: str, errors: bool = False, profiles: Path | None = None) -> str:
+    """Run Python with `arguments`; what it printed, or its errors if they are asked for. Raises `ValueError` with its last line if it failed.
+
+    `profiles` is where calibrated profiles are read and written, if not where they usually are.
+    """
+    surroundings = os.environ if profiles is None else {**os.environ, "MEMBOUND_PROFILES": str(profiles)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, env=surroundings, timeout=max(call.left, 1.0) + GRACE
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise ValueError(f"{' '.join(arguments[:3])} ended with {done.returncode}: {lines[-1] if lines else 'it said nothing'}")

@@ -97,5 +97,6 @@ OVERHEAD = "llama-3.2-1b-full-mixed-4x1024"
 TINY: dict[str, dict[str, Any]] = {
     "tiny-full-2x256": job("tiny", 2, 256),
     "2x-tiny-fsdp-2x256": job("tiny", 2, 256, gpus=2, engine="fsdp"),
+    "2x-tiny-zero1-2x256": zero("tiny", 2, 256, 1),
 }
 """What a computer without a GPU can train, to see that all of it runs."""
