@@ -1,7 +1,8 @@
 """Who works on a recording: each of its processes holds a lock on a file beside the rings, which the kernel lets go of however the process ends.
 
 Process numbers would not do: another container may share the memory and count its processes anew, and a number may be somebody else's by now.
-The same lock, held alone, keeps two processes from storing the same rest at the same time.
+The same lock, held alone, keeps two processes from storing the same rest at the same time. A child that the owner forks (a data loader's worker)
+holds it too, so that a rest is stored once that one has ended as well.
 """
 
 from __future__ import annotations

@@ -36,28 +36,37 @@ Made by `membound study validation --only measured` with membound {__version__};
 them. Software there: {"; ".join(versions)}.
 
 A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its GPU. The others waited for their host, whose launches differ from
-host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same.
+host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same. Where rows differ in
+length, nearly every measured step met its length for the first time, for which cuDNN builds and compiles; predictions are of the steps after.
 
 HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
 peak, times the mean time of the same marked steps. Unlike HBM use, which is a rate, they do not hang on how long the GPU waited. Energy is
 that of the board in a step, from its own counter, waiting included."""
 
 
+def _groups(compared: list[OwnRun]) -> dict[str, list[OwnRun]]:
+    return {
+        "all": compared,
+        "rows of one length": [run for run in compared if not run.varies],
+        "bound by the GPU": [run for run in compared if run.bound_by_gpu],
+    }
+
+
 def _asked(compared: list[OwnRun]) -> str:
-    """What these runs were to show, met or missed, over all of them and over those whose GPU hardly waited."""
+    """What these runs were to show, met or missed, over all of them and over some."""
     lines = []
     for each in own_runs_asked.ASKED:
-        cells = [own_runs_asked.verdict(each, chosen) for chosen in (compared, [run for run in compared if run.bound_by_gpu])]
+        cells = [own_runs_asked.verdict(each, chosen) for chosen in _groups(compared).values()]
         lines.append((each.says, *cells))
-    lines.append((f"GPM within {own_runs_asked.GPM_LIMIT:.0%} of CUPTI", own_runs_asked.gpm(compared), ""))
-    text = "## What was asked, and what is reached\n\n" + table(("asked", "all runs", "bound by the GPU"), lines)
+    lines.append((f"GPM within {own_runs_asked.GPM_LIMIT:.0%} of CUPTI", *[own_runs_asked.gpm(chosen) for chosen in _groups(compared).values()]))
+    text = "## What was asked, and what is reached\n\n" + table(("asked", *_groups(compared)), lines)
     missing = own_runs_asked.not_there(compared)
     return text + (f"\n\nA dash: not measured. Asked for and not among these runs: {', '.join(missing)}." if missing else "")
 
 
 def _agreement(compared: list[OwnRun]) -> str:
     lines = []
-    for title, chosen in (("all", compared), ("bound by the GPU", [run for run in compared if run.bound_by_gpu])):
+    for title, chosen in _groups(compared).items():
         for quantity in QUANTITIES:
             found = errors(chosen, quantity)
             if found is not None:

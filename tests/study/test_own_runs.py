@@ -96,4 +96,5 @@ def test_what_was_asked_is_met_or_missed_by_name() -> None:
     assert by_text["step time within 8 % in the mean"] == "met: 7.0% (1 of 2 within)"
     assert by_text["HBM bytes within 15 %"] == "-"
     assert own_runs_asked.verdict(own_runs_asked.Asked("", "step.time", "worst", 0.08), runs) == "**missed**: 13.0% (1 of 2 within)"
-    assert "| step time within 8 % in the mean | met: 7.0% (1 of 2 within) | met: 7.0% (1 of 2 within) |" in own_runs_page.page(runs)
+    verdicts = " | ".join(["met: 7.0% (1 of 2 within)"] * 3)
+    assert f"| step time within 8 % in the mean | {verdicts} |" in own_runs_page.page(runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from membound.measure.sensors import columns
+from membound.measure.sensors import columns, readiness
 from membound.measure.sensors.base import Gap, Sensor, Validity
 from membound.measure.sensors.doors import Doors
 from membound.measure.sensors.gpm import METRICS, Gpm
@@ -51,7 +51,8 @@ def _pm(doors: Doors, nvml: Nvml, gpu: int, period: float, hbm: str) -> Sensor |
     try:
         return Pm(doors.pm(gpu, period), nvml, gpu, period)
     except ImportError as error:
-        return Gap("gpu", gpu, PM_CURVES, Validity.ABSENT, f"CUPTI is not installed ({error})", "pip install 'membound[counters]'")
+        why = readiness.not_installed() or f"CUPTI is not installed ({error})"
+        return Gap("gpu", gpu, PM_CURVES, Validity.ABSENT, why, readiness.PACKAGE_CURE)
     except PermissionError:
         remedy = "load the driver with NVreg_RestrictProfilingToAdminUsers=0 (/etc/modprobe.d), or run with CAP_SYS_ADMIN"
         return Gap("gpu", gpu, PM_CURVES, Validity.NO_PERMISSION, "the driver lets administrators alone read performance counters", remedy)
