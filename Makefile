@@ -1,4 +1,5 @@
-# `make study` repeats the report's study from nothing and says where its page is; `make test` is all that is checked, here and elsewhere.
+# `make study` repeats the report's study from nothing and says where its page is; `make test` is all that is checked, here and elsewhere;
+# `make gallery` draws the pictures of docs/gallery.md anew.
 PYTHON ?= python3
 # Options for pip where PyTorch is installed, such as an index with builds for the CPU, which are smaller and all that predicting needs.
 TORCH_INDEX ?=
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 # DeepSpeed builds itself against the PyTorch that is there, with the tools that are there.
 FIRST := torch==2.13.0 setuptools wheel py-cpuinfo ninja hatchling editables
 
-.PHONY: study test format clean
+.PHONY: study test gallery format clean
 
 study: $(VENV)/all
 	$(BIN)/membound study hbm-fine-tuning --out build/hbm-fine-tuning
@@ -17,6 +18,9 @@ test: $(VENV)/all
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict membound
 	$(BIN)/pytest -n 2
+
+gallery: $(VENV)/all
+	$(BIN)/python examples/gallery/build.py
 
 format: $(VENV)/all
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ import yaml
 from membound.spec import jobfile
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = ("quickstart", "concepts", "study", "extending")
+GUIDES = ("quickstart", "concepts", "study", "extending", "gallery")
 TEXTS = {name: (ROOT / "docs" / f"{name}.md").read_text() for name in GUIDES}
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXTS["quickstart"], re.DOTALL)
 COMMANDS = [line.partition(" #")[0].strip() for _, block in BLOCKS for line in block.splitlines()]

@@ -30,6 +30,10 @@ class Setting:
     changes: Mapping[str, object]
     """Fields of the Job, dotted."""
     reason: str
+    most_plausible: str = ""
+    """Why it is the most plausible of all, by the report's own words; empty of the others."""
+    rests_on: tuple[str, ...] = ()
+    """Statements that this reason rests on, by id: they are no test of it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Experiment:
     def variant(self, setting: Setting) -> Job:
         """The Job with `setting` made."""
         return fields.with_values(self.job, setting.changes)
+
+    @property
+    def most_plausible(self) -> Setting | None:
+        """The most plausible setting; None where nothing is open that matters."""
+        return next((each for each in self.settings if each.most_plausible), None)
 
 
 def experiments() -> dict[str, Experiment]:
@@ -82,7 +91,7 @@ def _document(file: str) -> dict[str, Any]:
 
 
 def _setting(entry: Mapping[str, Any]) -> Setting:
-    return Setting(entry["name"], entry["changes"], entry["reason"])
+    return Setting(entry["name"], entry["changes"], entry["reason"], entry.get("most_plausible", ""), tuple(entry.get("rests_on", ())))
 
 
 def _experiment(name: str, entry: Mapping[str, Any], source: str, settings: Mapping[str, tuple[Setting, ...]]) -> Experiment:

@@ -13,6 +13,11 @@ from membound.study.published_claims import Claim
 
 Verdict = Literal["miss", "missing", "within tolerance", "in band"]
 _ORDER: Final[tuple[Verdict, ...]] = ("miss", "missing", "within tolerance", "in band")
+# As `membound.study.hbm_fine_tuning.bounds` names them.
+_WORDS: Final = {
+    "compute": "arithmetic", "hbm": "HBM", "fixed": "kernels' fixed times", "launch": "launches by the host", "nvlink": "NVLink", "pcie": "PCIe",
+    "ddr": "host memory", "host_compute": "host processors",
+}  # fmt: skip
 _BAND: Final = {"predicted": "prediction's own band", "measured": "spread of the measured steps"}
 
 
@@ -47,17 +52,20 @@ class Agreement:
     """Why it misses, where somebody has found out."""
     origin: str = ""
     """Of ours: measured or predicted, as the Runs say."""
+    plausible: Value | Missing | None = None
+    """Ours under the most plausible setting of what the report leaves open; None where that is the usual one, or none was run."""
+    rests: bool = False
+    """Whether the choice of that setting rests on this very statement, which then tests nothing."""
 
     @property
     def verdict(self) -> Verdict:
         """Whether ours lies in what the words allow, or within membound's own aim of that."""
-        if isinstance(self.ours, Missing):
-            return "missing"
-        off = self.distance
-        assert off is not None
-        if off == 0:
-            return "in band"
-        return "within tolerance" if off <= self.claim.tolerance else "miss"
+        return _verdict(self.claim, self.ours)
+
+    @property
+    def plausible_verdict(self) -> Verdict:
+        """The same under the most plausible setting."""
+        return self.verdict if self.plausible is None else _verdict(self.claim, self.plausible)
 
     @property
     def distance(self) -> float | None:
@@ -93,6 +101,15 @@ class Agreement:
         return tuple(name for name, value in self.spread.values.items() if outside(self.claim, value) <= self.claim.tolerance)
 
 
+def _verdict(claim: Claim, ours: Value | Missing) -> Verdict:
+    if isinstance(ours, Missing):
+        return "missing"
+    off = outside(claim, ours.value)
+    if off == 0:
+        return "in band"
+    return "within tolerance" if off <= claim.tolerance else "miss"
+
+
 def outside(claim: Claim, value: float) -> float:
     """How far `value` lies outside what the words of `claim` allow; 0 inside."""
     return max(claim.low - value, value - claim.high, 0.0)
@@ -114,6 +131,17 @@ def agreement(
     found = [_agreement(claim, runs, variants or {}, settings) for claim in asked]
     explained = [replace(each, reason=_reason(each, runs, reasons or {})) for each in found]
     return in_order(explained)
+
+
+def with_plausible(agreements: Iterable[Agreement], runs: Mapping[str, Run], plausible: Mapping[str, Run]) -> tuple[Agreement, ...]:
+    """`agreements` with ours under the most plausible settings: `plausible` are the Runs of those that have another than the usual one."""
+    rested = {name for each in published_runs.experiments().values() if (best := each.most_plausible) is not None for name in best.rests_on}
+    return tuple(
+        replace(each, plausible=claim_evaluation.evaluate(each.claim, {**runs, **plausible}), rests=each.claim.id in rested)
+        if set(each.claim.runs) & plausible.keys()
+        else each
+        for each in agreements
+    )
 
 
 def in_order(agreements: Iterable[Agreement]) -> tuple[Agreement, ...]:
@@ -155,4 +183,4 @@ def _bound_by(claim: Claim, runs: Mapping[str, Run], least: float = 0.05) -> str
     if not shares or claim.quantity.startswith(("gpu.memory", "host.memory", "hbm.capacity")):
         return ""
     most = sorted(((share, name) for name, share in shares.items() if share >= least), reverse=True)
-    return f"the step of ours hangs on {', '.join(f'{name} {share:.0%}' for share, name in most)}"
+    return f"the step of ours hangs on {', '.join(f'{_WORDS.get(name, name)} {share:.0%}' for share, name in most)}"

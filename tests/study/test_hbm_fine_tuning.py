@@ -28,6 +28,7 @@ from membound.report.page.html import html
 from membound.report.page.page import Page
 from membound.report.page.svg import clean
 from membound.run import store
+from membound.run.schema import Value
 from membound.spec import catalogue
 from membound.spec.job import Job
 from membound.study import published_claims, published_runs
@@ -75,6 +76,23 @@ class TestPlan:
         experiment = published_runs.experiment(key[0])
         setting = next(each for each in experiment.settings if each.name == key[1])
         assert PLAN.points[name].job == experiment.variant(setting)
+
+    @pytest.mark.parametrize(("run", "name"), PLAN.plausible.items(), ids=str)
+    def test_the_most_plausible_settings_are_runs_of_their_own(self, run: str, name: str) -> None:
+        experiment = published_runs.experiment(run)
+        best = experiment.most_plausible
+        assert best is not None
+        assert PLAN.points[name].job == experiment.variant(best)
+        assert PLAN.points[name].machine == experiment.machine
+
+    def test_the_most_plausible_are_as_the_reports_words_have_them(self) -> None:
+        found = {name: best.name for name, each in published_runs.experiments().items() if (best := each.most_plausible) is not None}
+        assert (found["llama-7b-2619"], found["llama-65b-offload-2619"], found["llama-65b-qlora-2619"]) == ("16 x 1", "4 x 4", "16 x 4")
+        assert PLAN.plausible["llama-65b-offload-2619"] == PLAN.report["llama-65b-offload-2619"]
+        ids = {each.id for each in published_claims.claims()}
+        for each in published_runs.experiments().values():
+            assert sum(bool(setting.most_plausible) for setting in each.settings) <= 1
+            assert {name for setting in each.settings for name in setting.rests_on} <= ids
 
     def test_rows_of_differing_lengths_are_captured_twice(self) -> None:
         counts = {point.job_name: len(runner.captures(point.job)) for point in PLAN.points.values()}
@@ -193,6 +211,20 @@ class TestPage:
         numbers, fits = (int(text) for text in re.findall(r"[Oo]f (\d+) (?:numbers|verdicts)", agreeing.counted(whole)))
         assert numbers + fits == len(table.rows)
 
+    def test_the_most_plausible_settings_stand_beside_the_usual(self, made: Page, whole: Book) -> None:
+        found = {each.claim.id: each for each in whole.agreements}
+        assert isinstance(found["gain-7b"].plausible, Value)
+        assert found["gain-65b"].plausible is None
+        assert [each.claim.id for each in whole.agreements if each.rests and each.plausible is not None] != []
+        table = made.sections[0].figures[0]
+        assert isinstance(table, Table)
+        assert sum("Most plausible for" in note for note in table.notes) == 3
+        gains = clocks.figure(whole, "Figure 19")
+        assert isinstance(gains, Bars)
+        assert [series.name for series in gains.series] == ["predicted", "predicted, 16 x 4"]
+        labels = {figure.label for section in made.sections for figure in section.figures}
+        assert {"Figure 7, 16 x 1", "Figure 8, 16 x 1", "Figure 23, 16 x 4"} <= labels
+
     def test_every_drawn_figure_says_something(self, made: Page) -> None:
         assert [figure.title for section in made.sections for figure in section.figures if not figure.says] == []
 
@@ -241,7 +273,7 @@ class TestFigures:
     def test_bubbles_are_of_the_reports_classes(self, made: Page) -> None:
         found = {figure.label: figure for section in made.sections for figure in section.figures if isinstance(figure, Bubbles)}
         names = {label: {bubble.name for bubble in figure.bubbles} for label, figure in found.items()}
-        assert names["Figure 24"] - names["Figure 17"] == {"Llama 65B, QLoRA"}
+        assert names["Figure 24"] - names["Figure 17"] == {"Llama 65B, QLoRA", "Llama 65B, QLoRA, 16 x 4", "Llama 7B, ZeRO-1, 16 x 1"}
         assert names["Figure 17"] >= {"BERT-large", "T5-large", "GNMT", "ResNet-50", "SSD300", "Mask R-CNN", "NCF", "DLRM", "BLOOM 176B, LoRA"}
 
     @pytest.mark.parametrize(("stage", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.9)])

@@ -265,7 +265,7 @@ class TestAgreement:
     def test_a_miss_says_what_the_step_hangs_on(self) -> None:
         bound = dataclasses.replace(run(tokens_rate=1300), about={"sensitivity": {"compute": 0.7, "hbm": 0.28, "launch": 0.02}})
         found = judged("gain-7b", {FAST: bound, SLOW: run(tokens_rate=1000)})
-        assert found.reason == "the step of ours hangs on compute 70%, hbm 28%"
+        assert found.reason == "the step of ours hangs on arithmetic 70%, HBM 28%"
 
     def test_a_claim_s_own_band_counts_not_ours(self) -> None:
         found = judged("gain-7b", {FAST: run(tokens_rate=1200, band=0.2), SLOW: run(tokens_rate=1000, band=0.2)})

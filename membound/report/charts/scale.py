@@ -47,7 +47,7 @@ def say(value: float, unit: str, digits: int = 3) -> str:
     if unit == "parameter":
         return f"{value:,.0f} parameters"
     if unit == "Hz" and abs(value) >= _MEGAHERTZ:
-        return f"{value / _MEGAHERTZ:,.0f} MHz"
+        return f"{value / _MEGAHERTZ:.0f} MHz"
     if unit == "1" and value and abs(value) < 0.01:
         return f"{plain(value * 100, 2)} %"
     if unit in _PREFIXED:

@@ -23,6 +23,8 @@ _GAP = 16.0
 # Hatches tell series apart where colours do not.
 _HATCHES = ("", "////", "\\\\\\\\", "xxxx", "||||", "----", "++++", "//")
 _PUBLISHED = "published"
+# Share of the axis that a value in words takes.
+_CLOSE = 0.14
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class _Layout:
 
 def bars(figure: Bars, width: int, prefix: str) -> str:
     """`figure` as SVG."""
-    shown = scale(_largest(figure), figure.unit)
+    largest = _largest(figure)
+    shown = scale(largest, figure.unit)
     names = [inert(series.name, 60) for series in figure.series]
     published = any(value is not None for series in figure.series for value in series.published)
     keyed = ([*names] if len(names) > 1 else []) + ([_PUBLISHED] if published else [])
@@ -57,9 +60,15 @@ def bars(figure: Bars, width: int, prefix: str) -> str:
             if value is not None:
                 tips.append(f"{figure.categories[row]}, {series.name}: {say(value, figure.unit)}")
                 _bar(at, y, value * shown.factor, index, f"tip{len(tips) - 1}")
-            reach = _band(at, y, series.low, series.high, row, shown)
-            reach = max(reach, _diamond(at, y, series.published, row, shown), (value or 0) * shown.factor)
-            _words(at, reach, y, "none" if value is None else f"{plain(value * shown.factor)} {shown.label}")
+            reach = max(_band(at, y, series.low, series.high, row, shown), (value or 0) * shown.factor, 0.0)
+            beside = _diamond(at, y, series.published, row, shown)
+            # Past a diamond that is close; a word next to one that is far would be taken for what the diamond says.
+            _words(
+                at,
+                beside if reach < beside < reach + _CLOSE * largest * shown.factor else reach,
+                y,
+                "none" if value is None else f"{plain(value * shown.factor)} {shown.label}",
+            )
     _names(at, figure.categories, layout)
     handles: list[Patch | Line2D] = [_swatch(index, name) for index, name in enumerate(names)] if len(names) > 1 else []
     drawing.key(at.get_figure(), [*handles, *([_diamond_key()] if published else [])], layout.left, width)  # type: ignore[arg-type]
@@ -71,6 +80,8 @@ def stacked(figure: StackedBars, width: int, prefix: str) -> str:
     totals = [sum(part.values[row] or 0 for part in figure.parts) for row in range(len(figure.categories))]
     largest = max([*totals, *(value or 0 for value in figure.published), *(line.value for line in figure.references)], default=0)
     shown = scale(largest, figure.unit)
+    # That parts of a whole make 100 % needs no words.
+    whole = figure.unit == "1" and all(abs(total - 1) < 0.005 for total in totals)
     names = [inert(part.name, 60) for part in figure.parts]
     layout = _layout(figure.categories, 1, [*names, *([_PUBLISHED] if figure.published else [])], width)
     at = _axes(layout, len(figure.categories), figure.references, shown)
@@ -84,7 +95,8 @@ def stacked(figure: StackedBars, width: int, prefix: str) -> str:
                 _bar(at, y, value * shown.factor, index, f"tip{len(tips) - 1}", base)
                 base += value * shown.factor
         reach = max(base, _diamond(at, y, figure.published, row, shown))
-        _words(at, reach, y, f"{plain(total * shown.factor)} {shown.label}")
+        if not whole:
+            _words(at, reach, y, f"{plain(total * shown.factor)} {shown.label}")
     _names(at, figure.categories, layout)
     handles: list[Patch | Line2D] = [_swatch(index, name) for index, name in enumerate(names)]
     drawing.key(at.get_figure(), [*handles, *([_diamond_key()] if figure.published else [])], layout.left, width)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Affine2D
 
 from membound.report.charts.colours import DASHES, MARKERS
 from membound.report.charts.lines import Line, Lines
@@ -27,7 +28,7 @@ def lines(figure: Lines, width: int, prefix: str) -> str:
     x_largest, y_largest = _largest(figure)
     x, y = scale(x_largest, figure.x.unit), scale(y_largest, figure.y.unit)
     names = [inert(line.name, 48) for line in figure.lines]
-    room = max((drawing.wide_as(name, SMALL) for name in names), default=0.0) + 16
+    room = max((drawing.wide_as(name, SMALL) for name in names), default=0.0) + 30
     at_ends = width > NARROW and len(names) <= _MOST_NAMES and room < width * 0.34
     top = 0.0 if at_ends else drawing.key_height(names, 0, width)
     made = drawing.figure(width, top + (400 if width > NARROW else 340))
@@ -86,14 +87,17 @@ def _end_names(at: Axes, found: tuple[Line, ...], names: list[str], x: Scale, y:
     """Each name at its line's last point, moved up or down until none covers another."""
     at.autoscale_view()
     ends = []
-    for line, name in zip(found, names, strict=True):
+    for index, (line, name) in enumerate(zip(found, names, strict=True)):
         if line.x:
             last = int(np.argmax(line.x))
-            ends.append((float(at.transData.transform((line.x[last] * x.factor, line.y[last] * y.factor))[1]), name))
+            ends.append((float(at.transData.transform((line.x[last] * x.factor, line.y[last] * y.factor))[1]), index, name))
     bottom, top = at.get_window_extent().extents[1::2]
     spots: list[float] = []
     style: dict[str, Any] = {"fontsize": SMALL, "color": INK, "va": "center", "parse_math": False}
-    for height, name in sorted(ends):
+    for height, index, name in sorted(ends):
         spots.append(max(height, spots[-1] + 14 if spots else bottom))
         share = (spots[-1] - bottom) / (top - bottom)
-        at.annotate(name, (1, share), (8, 0), xycoords="axes fraction", textcoords="offset pixels", **style)
+        at.annotate(name, (1, share), (22, 0), xycoords="axes fraction", textcoords="offset pixels", **style)
+        # The last point may be far from its name: its marker stands before it.
+        beside = at.transAxes + Affine2D().translate(12, 0)
+        at.plot([1], [share], transform=beside, clip_on=False, **{**_style(found[index], index), "linestyle": "none"})

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from membound.report.charts.colours import OKABE_ITO
 from membound.report.charts.scale import plain
@@ -69,16 +69,23 @@ def ticks(at: Axes, which: str, count: int) -> None:
     axis = at.xaxis if which == "x" else at.yaxis
     if (at.get_xscale() if which == "x" else at.get_yscale()) == "linear":
         axis.set_major_locator(MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]))
+    else:
+        low, high = sorted(axis.get_view_interval())
+        # Over less than two decades, powers of ten alone would be one tick or none.
+        few = low > 0 and math.log10(high / low) < 2
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     at.grid(axis="x" if which == "x" else "y", color=FAINT, linewidth=1)
 
 
 def _tick(value: float) -> str:
-    """A number; from a hundred thousand on, a round power of ten as such."""
-    power = round(math.log10(value)) if value >= 1e5 else 0
-    if power and math.isclose(value, 10.0**power):
-        return "10" + str(power).translate(_RAISED)
+    """A number; from a hundred thousand on, one of a single digit as a power of ten."""
+    power = math.floor(math.log10(value) + 1e-9) if value >= 1e5 else 0
+    digit = value / 10.0**power
+    if power and math.isclose(digit, round(digit), rel_tol=1e-9):
+        return ("" if round(digit) == 1 else f"{digit:.0f}·") + "10" + str(power).translate(_RAISED)
     text = plain(value, 4 if value and abs(value) < 10 else 3)
+    text = text.rstrip("0").rstrip(".") if "." in text else text
     # A year is no thousands.
     return text.replace(",", "") if abs(value) < 10_000 else text
 

@@ -9,10 +9,12 @@ from membound.report.charts.data import Cell, Column, Noted
 from membound.report.charts.table import Table
 from membound.report.page.page import Verdict
 from membound.run.schema import Missing
+from membound.study import published_runs
 from membound.study import report_claims_table as words
 from membound.study.hbm_fine_tuning.book import Book, rows
 from membound.study.report_claims import Agreement
 
+_AGREE: Final = frozenset({"in band", "within tolerance"})
 _FITS: Final = frozenset({"fits-gpu", "fits-host"})
 _SIGNS: Final = {"miss": "✘ miss", "missing": "– missing", "within tolerance": "✔ within our aim", "in band": "✔ agrees"}
 
@@ -29,29 +31,51 @@ def counted(book: Book) -> str:
     open_ones = f" {len(settled)} of the missed agree under another setting that the report leaves open." if settled else ""
     return (
         f"Of {len(others)} numbers and orders that the report states, {', '.join(parts[:-1])} and {parts[-1]}; "
-        f"of {len(fits)} verdicts on what fits in memory, {agree} agree.{open_ones}"
+        f"of {len(fits)} verdicts on what fits in memory, {agree} agree.{open_ones}{_plausibly(others)}"
     )
+
+
+def _plausibly(others: list[Agreement]) -> str:
+    """How many agree where each run is under its most plausible setting; '' where none of these was run."""
+    if not any(each.plausible is not None for each in others):
+        return ""
+    agree = sum(each.plausible_verdict in _AGREE for each in others)
+    by_choice = sum(each.rests and each.plausible_verdict in _AGREE for each in others)
+    chosen = f", {by_choice} of them because the choice rests on them" if by_choice else ""
+    return f" Under the settings that the report's words make most plausible, {agree} of the {len(others)} agree{chosen}."
 
 
 def verdict(book: Book) -> Verdict:
     """The answer at the top of the page."""
-    agree = sum(each.verdict in {"in band", "within tolerance"} for each in book.agreements)
+    agree = sum(each.verdict in _AGREE for each in book.agreements)
     return Verdict("statements of the report that ours agrees with", f"{agree} of {len(book.agreements)}")
 
 
 def agreement(book: Book) -> Table:
     """The table that opens the page."""
     columns = (
-        Column("the report says"), Column("published"), Column("ours"), Column("ours / published"), Column("verdict"), Column("likely reason"),
+        Column("the report says"), Column("published"), Column("ours"), Column("ratio"), Column("verdict"), Column("most plausible setting"),
+        Column("likely reason"),
     )  # fmt: skip
     return Table(
         title="Agreement with the report", label="Table A1", says=counted(book), columns=columns, rows=tuple(_row(each) for each in book.agreements),
         source=f"report: Micron (2024), CCM004-676576390-11765; ours: {_source(book)}",
         notes=(
             "Micro-batch, accumulation and recomputation are not in the report: ours are Stanford Alpaca's, so a miss may be another recipe.",
+            *_reasons(),
             "A statement agrees where ours lies in what its words allow, or as near as we aim at.",
         ),
     )  # fmt: skip
+
+
+def _reasons() -> tuple[str, ...]:
+    """Why a setting is the most plausible, once for each."""
+    found: dict[str, str] = {}
+    for each in published_runs.experiments().values():
+        best = each.most_plausible
+        if best is not None:
+            found.setdefault(best.most_plausible, f"Most plausible for {each.section.partition(';')[0]}: {best.name}. {best.most_plausible}")
+    return tuple(found.values())
 
 
 def _source(book: Book) -> str:
@@ -64,7 +88,23 @@ def _source(book: Book) -> str:
 def _row(each: Agreement) -> tuple[Cell, ...]:
     claim = each.claim
     ratio = None if each.ratio is None or claim.kind not in {"value", "ratio", "median"} else f"{each.ratio:.3f}"
-    return Noted(claim.statement, f"{claim.run}; {claim.at}"), words.published(claim), _ours(each), ratio, _SIGNS[each.verdict], each.reason
+    return (
+        Noted(claim.statement, f"{claim.run}; {claim.at}"),
+        words.published(claim),
+        _ours(each),
+        ratio,
+        _SIGNS[each.verdict],
+        _plausible(each),
+        each.reason,
+    )
+
+
+def _plausible(each: Agreement) -> Cell:
+    """Ours under the most plausible setting, with its verdict; blank where that is the usual one."""
+    if each.plausible is None or isinstance(each.plausible, Missing):
+        return "" if each.plausible is None else each.plausible
+    verdict = "chosen by this statement" if each.rests else _SIGNS[each.plausible_verdict]
+    return Noted(words.show(each.claim, each.plausible.value), verdict)
 
 
 def _ours(each: Agreement) -> Cell:

@@ -43,7 +43,9 @@ class Book:
         ours, theirs = ({name: runs[point] for name, point in plan.report.items() if point in runs} for runs in (ran.runs, done.runs))
         variants = {key: ran.runs[point] for key, point in plan.variants.items() if point in ran.runs}
         reasons = {row["claim"]: row["reason"] for row in rows("reasons.csv")}
-        agreements = _measured_where_all_are(report_claims.agreement(ours, variants, reasons), theirs)
+        others = {name: ran.runs[point] for name, point in plan.plausible.items() if point in ran.runs and point != plan.report[name]}
+        usual = report_claims.with_plausible(report_claims.agreement(ours, variants, reasons), ours, others)
+        agreements = _measured_where_all_are(usual, theirs)
         return cls(plan, ran.runs, ran.failed, agreements, done.runs, done.failed, why_predicted or {})
 
     def alike(self, names: Collection[str], *quantities: str) -> Book:
@@ -125,3 +127,8 @@ def claim(name: str) -> Claim:
 def title(job: str) -> str:
     """Words for a job of the plan."""
     return plans.title(job)
+
+
+def setting(job: str) -> str:
+    """The most plausible setting of a job of the plan in a few words: what its title adds to the job's own."""
+    return title(job + plans.PLAUSIBLE).rpartition(", ")[2]

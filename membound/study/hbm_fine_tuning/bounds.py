@@ -35,11 +35,18 @@ def bounds(book: Book) -> Figure:
     )
     most = [max(_RESOURCES, key=lambda name, run=run: _share(run, name)) for run in runs]  # type: ignore[misc]
     counted = {name: [books.title(job) for job, bound in zip(jobs, most, strict=True) if bound == name] for name in dict.fromkeys(most)}
-    says = "; ".join(f"{_RESOURCES[name]} bounds {len(found)} ({', '.join(found)})" for name, found in counted.items())
+    usual = max(counted, key=lambda name: len(counted[name]))
+    told = [_bound(name, f"{len(found)} ({'; '.join(found)})") for name, found in counted.items() if name != usual]
+    says = ". ".join((*told, _bound(usual, f"the {'other ' if told else ''}{len(counted[usual])}")))
     return StackedBars(
-        title=title, label="Figure B1", unit="1", categories=tuple(map(books.title, jobs)), parts=parts, says=f"{says[0].upper()}{says[1:]}.",
+        title=title, label="Figure B1", unit="1", categories=tuple(map(books.title, jobs)), parts=parts, says=f"{says}.",
         source="share of the step's longest path that each resource sets, 2619 MHz: by so many per cent it falls for each that the resource gains",
     )  # fmt: skip
+
+
+def _bound(name: str, what: str) -> str:
+    words = _RESOURCES[name]
+    return f"{words[0].upper()}{words[1:]} bound{'' if name == 'launch' else 's'} {what}"
 
 
 def _share(run: Run, name: str) -> float:

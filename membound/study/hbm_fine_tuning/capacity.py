@@ -37,7 +37,10 @@ def capacity(book: Book) -> Figure:
             found.append((Noted(words, books.title(kept)), used, rate if run.fits.gpu else None, times, verdict))
             if run.fits.gpu and times and kept not in {each[0] for each in needed}:
                 needed.append((kept, words, times))
-    says = "; ".join(f"{books.title(kept)} first fits at {words}, and is then {times} as fast as with offload" for kept, words, times in needed)
+    says = "; ".join(
+        f"{books.title(kept)} first fits at {words}, and is then {times.removesuffix(' x')} times as fast as with offload"
+        for kept, words, times in needed
+    )
     columns = (Column("HBM of each GPU"), Column("needs", "B"), Column("tokens fed", "token/s"), Column("over offload at 80 GB"), Column("verdict"))
     return Table(
         title=title, label="Table B2", columns=columns, rows=tuple(found), says=f"{says}." if says else "None of these jobs fits without offload.",

@@ -63,6 +63,22 @@ PLOTS: Final = (
         ("2619",),
         ((_QLORA, *_BUSY), (_QLORA, _MEAN, "HBM, mean"), (_QLORA, _PEAK, "HBM, peak")),
     ),
+    # Under the most plausible settings of what the report leaves open, where these are not the usual ones.
+    Plot(
+        "Figure 7, 16 x 1",
+        "Use of GPU and HBM",
+        "llama-7b-plausible",
+        ("2619",),
+        ((_7B, *_BUSY), (_7B, _MEAN, "HBM, mean"), (_7B, _PEAK, "HBM, peak")),
+    ),
+    Plot("Figure 8, 16 x 1", _CAPACITY, "llama-7b-plausible", ("2619",), ((_7B, _FULL, "capacity"), (_7B, _PEAK, "HBM, peak"))),
+    Plot(
+        "Figure 23, 16 x 4",
+        "Use of GPU and HBM",
+        "llama-65b-qlora-plausible",
+        ("2619",),
+        ((_QLORA, *_BUSY), (_QLORA, _MEAN, "HBM, mean"), (_QLORA, _PEAK, "HBM, peak")),
+    ),
 )
 # Curves that one figure shows as shares: table, curve, words, and the quantity whose value is all of it ('': a share already).
 _SHARES: Final = {

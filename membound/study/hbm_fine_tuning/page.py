@@ -36,14 +36,15 @@ _Draw = Callable[[Book, str], Figure]
 # The report's own figures over time and of clocks, by its sections.
 _7B: Final[tuple[tuple[_Draw, str], ...]] = (
     (clocks.figure, "Figure 6"), (over_time.figure, "Figure 7"), (over_time.figure, "Figure 8"), (over_time.figure, "Figure 9"),
-    (over_time.figure, "Figure 10"),
+    (over_time.figure, "Figure 10"), (over_time.figure, "Figure 7, 16 x 1"), (over_time.figure, "Figure 8, 16 x 1"),
 )  # fmt: skip
 _65B: Final[tuple[tuple[_Draw, str], ...]] = (
     (clocks.figure, "Figure 11"), (over_time.figure, "Figures 12 and 22"), (over_time.figure, "Figure 13"), (over_time.figure, "Figures 14 and 20"),
     (over_time.figure, "Figure 15"), (over_time.figure, "Figure 16"),
 )  # fmt: skip
 _QLORA: Final[tuple[tuple[_Draw, str], ...]] = (
-    (clocks.figure, "Figure 19"), (over_time.figure, "Figure 21"), (over_time.figure, "Figure 23"), (bubbles.read_and_write, "Figure 24"),
+    (clocks.figure, "Figure 19"), (over_time.figure, "Figure 21"), (over_time.figure, "Figure 23"), (over_time.figure, "Figure 23, 16 x 4"),
+    (bubbles.read_and_write, "Figure 24"),
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Final
 
@@ -41,6 +41,8 @@ class Plan:
     """Name of the point by the report's id."""
     variants: Mapping[tuple[str, str], str]
     """Name of the point by the report's id and a setting of what it leaves open."""
+    plausible: Mapping[str, str] = field(default_factory=dict)
+    """Name of the point under the most plausible setting by the report's id: often the same as in `report`."""
 
 
 @functools.cache
@@ -49,11 +51,24 @@ def plan() -> Plan:
     document = safe_yaml.mapping(_text(_PLAN), _PLAN)
     points: dict[str, Point] = {}
     for name, entry in document["jobs"].items():
-        job = fields.read(Job, safe_yaml.mapping(_text(entry["file"]), entry["file"]))
+        job = _job(entry)
         for machine in entry["over"]:
             made = Point(f"{name}.{machine}", name, entry["title"], entry["family"], job, _machine(job, document["machines"][machine]))
             points[made.name] = made
     return _with_report(points, document["settings"])
+
+
+def _job(entry: Mapping[str, Any]) -> Job:
+    if "file" in entry:
+        return fields.read(Job, safe_yaml.mapping(_text(entry["file"]), entry["file"]))
+    experiment = published_runs.experiment(entry["most_plausible"])
+    setting = experiment.most_plausible
+    assert setting is not None
+    return experiment.variant(setting)
+
+
+PLAUSIBLE: Final = "-plausible"
+"""End of the name of a job of the report under its most plausible setting; in front of it the usual job's."""
 
 
 def title(name: str) -> str:
@@ -76,6 +91,7 @@ def _with_report(points: dict[str, Point], settings: Mapping[str, list[str]]) ->
     known = {_content(point.job, point.machine): name for name, point in points.items()}
     report: dict[str, str] = {}
     variants: dict[tuple[str, str], str] = {}
+    plausible: dict[str, str] = {}
     for name, experiment in published_runs.experiments().items():
         content = _content(experiment.job, experiment.machine)
         if content not in known:
@@ -84,11 +100,15 @@ def _with_report(points: dict[str, Point], settings: Mapping[str, list[str]]) ->
         report[name] = known[content]
         for setting in experiment.settings:
             if setting.name in settings.get(name, ()):
-                words = f"{experiment.title}, {setting.name}"
-                made = Point(f"{name}.{setting.name.replace(' ', '')}", name, words, OF_REPORT, experiment.variant(setting), experiment.machine)
-                points[made.name] = made
-                variants[name, setting.name] = made.name
-    return Plan(points, {**{name: point for name, point in classes.items() if name not in report}, **report}, variants)
+                words, job = f"{experiment.title}, {setting.name}", experiment.variant(setting)
+                made = Point(f"{name}.{setting.name.replace(' ', '')}", name, words, OF_REPORT, job, experiment.machine)
+                # The most plausible settings are jobs of the plan already.
+                variants[name, setting.name] = known.setdefault(_content(job, experiment.machine), made.name)
+                if variants[name, setting.name] == made.name:
+                    points[made.name] = made
+        if (best := experiment.most_plausible) is not None:
+            plausible[name] = known[_content(experiment.variant(best), experiment.machine)]
+    return Plan(points, {**{name: point for name, point in classes.items() if name not in report}, **report}, variants, plausible)
 
 
 def _machine(job: Job, changes: Mapping[str, object]) -> Machine:

@@ -40,7 +40,7 @@ def test_every_figure_is_drawn(reading: Any) -> None:
     curves = reading.run(f"""return {TIMES}.map((chart) => {{
         const canvas = chart.plot.ctx.canvas, pixels = chart.plot.ctx.getImageData(0, 0, canvas.width, canvas.height).data;
         return new Set(new Uint32Array(pixels.buffer)).size; }})""")
-    assert len(curves) == 11
+    assert len(curves) == 14
     assert all(colours > 8 for colours in curves)
     seen = "[...document.querySelectorAll('.picture svg')].filter((svg) => svg.getBoundingClientRect().width)"
     # Figures 1 to 6, 11, 17 to 19, 24, 25a and b, and five of our own.

@@ -190,7 +190,8 @@ function drawReferences(plot, references) {
   ctx.font = `${11 * pixel}px ${getComputedStyle(document.body).getPropertyValue("--sans")}`;
   ctx.textAlign = "left";
   ctx.textBaseline = "alphabetic";
-  for (const line of references) {
+  const placed = [];
+  for (const line of joined(references)) {
     const y = plot.valToPos(line.value, "y", true);
     if (y < bbox.top || y > bbox.top + bbox.height) continue;
     ctx.strokeStyle = ink("--ink");
@@ -201,13 +202,32 @@ function drawReferences(plot, references) {
     ctx.lineTo(bbox.left + bbox.width, y);
     ctx.stroke();
     const words = `${line.label} ${number(line.value)}`, wide = ctx.measureText(words).width + 8 * pixel;
-    const below = y - bbox.top < 18 * pixel;
+    const spot = freeSpot(placed, y, wide, bbox, pixel);
+    placed.push(spot);
     ctx.fillStyle = ink("--ground");
     ctx.globalAlpha = 0.85;
-    ctx.fillRect(bbox.left + bbox.width - wide, below ? y + 3 * pixel : y - 17 * pixel, wide, 14 * pixel);
+    ctx.fillRect(spot.left, spot.top, wide, 14 * pixel);
     ctx.globalAlpha = 1;
     ctx.fillStyle = ink("--ink");
-    ctx.fillText(words, bbox.left + bbox.width - wide + 4 * pixel, below ? y + 14 * pixel : y - 6 * pixel);
+    ctx.fillText(words, spot.left + 4 * pixel, spot.top + 11 * pixel);
   }
   ctx.restore();
+}
+
+// Lines of one value are one line with all their names.
+function joined(references) {
+  const found = new Map();
+  for (const { label, value } of references) found.set(value, found.has(value) ? `${found.get(value)}; ${label}` : label);
+  return [...found].map(([value, label]) => ({ value, label }));
+}
+
+// Above its line, else below it, else to the left of the words that are there already.
+function freeSpot(placed, y, wide, bbox, pixel) {
+  const height = 14 * pixel, above = y - 17 * pixel, right = bbox.left + bbox.width;
+  const free = (top, left) => !placed.some((each) => Math.abs(each.top - top) < height && left < each.right && each.left < left + wide);
+  const tops = above < bbox.top ? [y + 3 * pixel] : [above, y + 3 * pixel];
+  const top = tops.find((each) => free(each, right - wide)) ?? tops[0];
+  const others = placed.filter((each) => Math.abs(each.top - top) < height);
+  const left = free(top, right - wide) ? right - wide : Math.min(...others.map((each) => each.left)) - wide - 4 * pixel;
+  return { top, left, right: left + wide };
 }
