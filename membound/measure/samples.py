@@ -59,7 +59,7 @@ def read(folder: Path) -> Samples:
     ended = found["ended"] or _ended(control, plan)
     if control is not None:
         control.close()
-    found = {**found, "grid": _grid(stored["gpu"], found), "damaged_parts": damaged}
+    found = {**found, "grid": _grid(stored["gpu"]), "damaged_parts": damaged}
     tables = {table: _public(stored[table], table, found) for table in columns.TABLES}
     tables["curves"] = curve_table.build(stored, found)
     return Samples(tables, found, ended, stored)
@@ -156,7 +156,7 @@ def _public(stored: pa.Table, table: str, found: dict[str, Any]) -> pa.Table:
     return pa.table({"time": times, _KEYS[table]: keys, **{curve: parts.values(stored, curve) for curve in columns.TABLES[table]}})
 
 
-def _grid(stored: pa.Table, found: dict[str, Any]) -> dict[str, Any]:
+def _grid(stored: pa.Table) -> dict[str, Any]:
     """How well the grid was kept: errors of the readings' times, s, and ticks without a row."""
     if not len(stored):
         return {"ticks": 0}
