@@ -30,8 +30,8 @@ _CORE: Final = 11e9
 # and tRFC1 by device density). Servers that measure STREAM have modules of 16 Gbit, so that `_EFFICIENCY` holds their refreshes.
 _INTERVAL: Final = 3.9e-6
 _REFRESH: Final = {16: 295e-9, 24: 410e-9, 32: 410e-9}
-# A module of one die a package has at most two ranks of sixteen x4 dies: 64 GiB of 16 Gbit dies, 96 of 24, 128 of 32.
-_LARGEST: Final = {16: 64 * 2**30, 24: 96 * 2**30, 32: 128 * 2**30}
+# A registered module of one die a package has at most two ranks of sixteen x4 dies: 64 GiB of 16 Gbit dies, B.
+_LARGEST: Final = 64 * 2**30
 
 
 def effective(host: Host) -> float:
@@ -72,9 +72,10 @@ def _awake(dimms: Dimms) -> float:
 
 
 def _die(dimms: Dimms) -> int:
-    """Gbit of each die. Stacked modules (3DS) reach their capacity with more dies of 16 Gbit; modules of three halves of a power of two have 24."""
+    """Gbit of each die of registered modules. Stacked ones (3DS) reach their capacity with more dies of 16 Gbit; those of 24, 48, 96 GiB have dies of
+    24. Others count as those that were measured."""
     if dimms.kind != "RDIMM":
         return 16
     if math.log2(dimms.capacity / (3 * 2**30)).is_integer():
         return 24
-    return 16 if dimms.capacity <= _LARGEST[16] else 32
+    return 16 if dimms.capacity <= _LARGEST else 32

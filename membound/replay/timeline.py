@@ -1,4 +1,4 @@
-"""Items on their streams: the host launches in order, streams wait for launches and events, copies for their engine, collectives for the last one.
+"""Items on their streams: the host launches in order, streams wait for launches and events, copies for their link, collectives for the last one.
 
 Every moment is kept with what it hangs on: of two things that must both be over, the later one's history counts. So the end of the step says
 how much of it was arithmetic, HBM, launching or a link, and these add up. All row lengths, and all machines of a sweep, go side by side.
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from membound.cost.resources import ROW, Spent, nothing
 from membound.replay.back_to_back import back_to_back
+from membound.replay.copy_engine import CopyEngine
 from membound.replay.pricing import Prices
 from membound.replay.program import Program
 from membound.trace.schema import KIND
@@ -24,7 +25,7 @@ Column = npt.NDArray[np.int64]
 
 _KERNEL, _H2D, _D2H, _COLLECTIVE, _HOST = (KIND[k] for k in ("kernel", "copy_h2d", "copy_d2h", "collective", "host"))
 _RECORD, _WAIT, _SYNC = (KIND[k] for k in ("record", "wait", "sync"))
-_LAUNCH: Final = ROW["launch"]
+_LAUNCH, _PCIE = ROW["launch"], ROW["pcie"]
 
 # From cudaLaunchKernel's return to the kernel's start on an idle GPU, s: 2 to 3 us on Ampere and Hopper (NVIDIA forums and blog, "Understanding
 # the visualization of overhead and latency in Nsight Systems").
@@ -67,7 +68,8 @@ class _Player:
         self.zero = nothing(self.columns)
         self.tails: dict[int, Spent] = {}
         self.events: dict[int, Spent] = {}
-        self.engines: dict[int, Spent] = {}
+        self.communicator = self.zero
+        self.engines = {kind: CopyEngine() for kind in (_H2D, _D2H)}
         self.joined: list[Spent] = []
         self.start = np.zeros((len(program), self.columns))
         self.end = np.zeros((len(program), self.columns))
@@ -160,9 +162,9 @@ class _Player:
         self._mark(item, begin, end)
 
     def _collective(self, item: int, stream: int, duration: Spent, detached: bool) -> None:
-        begin = later(later(self._ready(stream), self._launched()), self.engines.get(_COLLECTIVE, self.zero))
+        begin = later(later(self._ready(stream), self._launched()), self.communicator)
         end = begin + duration
-        self.engines[_COLLECTIVE] = end
+        self.communicator = end
         if detached:
             self.joined.append(end)
         else:
@@ -170,12 +172,16 @@ class _Player:
         self._mark(item, begin, end)
 
     def _copy(self, item: int, kind: int, stream: int, duration: Spent, asynchronous: bool) -> None:
-        begin = later(later(self._ready(stream), self._launched()), self.engines.get(kind, self.zero))
-        end = begin + duration
-        self.engines[kind] = self.tails[stream] = end
+        ready = later(self._ready(stream), self._launched())
+        begin, until = self.engines[kind].take(self.host[0], ready[0], duration[0])
+        # Where it waits for its turn, it waits for other copies: that is put down to the link.
+        end = ready + duration
+        end[0] = until
+        end[_PCIE] += begin - ready[0]
+        self.tails[stream] = end
         if not asynchronous:
             self.host = later(self.host, end)
-        self._mark(item, begin, end)
+        self.start[item], self.end[item] = begin, until
 
     def _work(self, item: int, duration: Spent) -> None:
         begin = self.host
@@ -204,7 +210,7 @@ class _Player:
     def _end(self) -> Spent:
         self._border()
         moment = self.host
-        for tail in (*self.tails.values(), *self.engines.values()):
+        for tail in (*self.tails.values(), self.communicator):
             moment = later(moment, tail)
         return moment
 

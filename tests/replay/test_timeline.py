@@ -125,6 +125,26 @@ def test_one_copy_engine_for_each_direction(script: Script) -> None:
     assert total(line) == pytest.approx(4.0, abs=NOTHING)
 
 
+def test_a_copy_whose_stream_waits_does_not_hold_up_another_streams(script: Script) -> None:
+    script.kernel(5.0, stream=1)
+    script.add("copy_h2d", 2.0, stream=1, flag=1)
+    script.add("copy_h2d", 3.0, stream=2, flag=1)
+    line = script.play()
+    assert line.start[1:, 0].tolist() == pytest.approx([5.0, 0.0], abs=NOTHING)
+    assert total(line) == pytest.approx(7.0, abs=NOTHING)
+
+
+def test_the_time_that_two_copies_have_together_is_taken_from_the_next(script: Script) -> None:
+    script.kernel(5.0, stream=1)
+    script.add("copy_h2d", 2.0, stream=1, flag=1)
+    script.add("copy_h2d", 6.0, stream=2, flag=1)
+    script.add("copy_h2d", 1.0, stream=3, flag=1)
+    line = script.play()
+    assert line.start[1:, 0].tolist() == pytest.approx([5.0, 0.0, 8.0], abs=NOTHING)
+    assert line.end[1:, 0].tolist() == pytest.approx([7.0, 6.0, 9.0], abs=NOTHING)
+    assert share(line, "pcie") == pytest.approx(9.0, abs=NOTHING)
+
+
 @pytest.mark.parametrize(("flag", "launched"), [(0, 6.0), (1, 0.0)])
 def test_a_blocking_copy_holds_the_host(script: Script, flag: int, launched: float) -> None:
     script.kernel(5.0)
@@ -237,10 +257,22 @@ def test_no_item_starts_before_it_was_launched_or_while_its_stream_or_engine_is_
         start, end = line.start[item, 0], line.end[item, 0]
         assert end - start == pytest.approx(seconds)
         assert start >= launch * (item + 1) - 1e-9
-        busy = ["host"] if kind == "host" else [("stream", stream), *([] if kind == "kernel" else [("engine", kind)])]
+        busy = ["host"] if kind == "host" else [("stream", stream), *([("engine", kind)] if kind == "collective" else [])]
         for one in busy:
             assert start >= last.get(one, 0.0) - 1e-9
             last[one] = end
+
+
+@settings(max_examples=60)
+@given(programs, launches, st.sampled_from(["copy_h2d", "copy_d2h"]))
+def test_a_link_moves_one_copy_at_a_time_but_for_what_it_still_owes(items: list[tuple[str, int, int, int, int]], launch: float, kind: str) -> None:
+    line = written(items).play(launch)
+    copies = [item for item, each in enumerate(items) if each[0] == kind and each[1]]
+    owed = max((items[item][1] for item in copies), default=0)
+    for first in copies:
+        begin = line.start[first, 0]
+        after = [item for item in copies if line.start[item, 0] >= begin]
+        assert sum(items[item][1] for item in after) <= max(line.end[item, 0] for item in after) - begin + owed + 1e-9
 
 
 @settings(max_examples=60)
@@ -257,4 +289,6 @@ def test_the_step_is_no_longer_than_all_its_parts_in_a_row_and_no_shorter_than_a
 @settings(max_examples=60)
 @given(programs, launches, st.sampled_from([0.5, 0.9]))
 def test_faster_items_never_make_the_step_longer(items: list[tuple[str, int, int, int, int]], launch: float, scale: float) -> None:
+    # Copies on several streams may: one that is ready earlier then goes before one that more waits for.
+    items = [(kind, seconds, 1 if kind.startswith("copy") else stream, *rest) for kind, seconds, stream, *rest in items]
     assert total(written(items).play(launch, scale=scale)) <= total(written(items).play(launch)) + 1e-9

@@ -112,10 +112,15 @@ def system(machine: Machine) -> Diagram:
     gpu, host = machine.gpu, machine.host
     says = (
         f"{machine.gpus} x {gpu.name} with {say(gpu.hbm.capacity, 'B')} of {gpu.hbm.kind} at {say(gpu.hbm.bandwidth, 'B/s')} each; "
-        f"{host.sockets} processors, {say(host.capacity, 'B')} at {say(host.bandwidth, 'B/s')}; {machine.links.pcie.shared_by} GPUs share an uplink."
+        f"{host.sockets} processors, {say(host.capacity, 'B')} at {say(host.bandwidth, 'B/s')}; {_uplinks(machine)}."
     )
     return Diagram(title=f"The system: {machine.name}", label="Figure 5", says=says, svg=_system(machine, _WIDE), narrow=_system(machine, _NARROW),
         source=machine.links.source)  # fmt: skip
+
+
+def _uplinks(machine: Machine) -> str:
+    shared = machine.links.pcie.shared_by
+    return f"{shared} GPUs share an uplink" if shared > 1 else "each GPU has an uplink of its own"
 
 
 def _system(machine: Machine, width: int) -> str:
@@ -137,7 +142,8 @@ def _system(machine: Machine, width: int) -> str:
         x = 20 + switch * shared * cell
         mid = x + shared * cell / 2
         drawn.line(mid, 146, mid, 196)
-        drawn.box(x + 4, 196, shared * cell - 8, 40, "PCIe" if small else f"PCIe switch\n{say(links.pcie.bandwidth, 'B/s')}")
+        link = "PCIe switch" if shared > 1 else "PCIe"
+        drawn.box(x + 4, 196, shared * cell - 8, 40, "PCIe" if small else f"{link}\n{say(links.pcie.bandwidth, 'B/s')}")
         for each in range(min(shared, gpus - switch * shared)):
             centre = x + (each + 0.5) * cell
             drawn.line(centre, 236, centre, 266)
