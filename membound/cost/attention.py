@@ -25,6 +25,8 @@ _QUERIES: Final = {False: 128, True: 64}
 _KEYS: Final = 64
 # How much of the longest block of queries the other SMs wait for, where rows are causal: with 0.7 kernels that were measured scatter least.
 _TAIL: Final = 0.7
+# Products of TF32 that stand for one of fp32: large by large, and each large by small.
+_PRODUCTS: Final = 3
 # How soft the ridge is: chosen with the constants below.
 _SHARPNESS: Final = 4.0
 # Half-width of the band: 90th percentile over all shapes and kernels of our measurements on an H100, backward of short rows left out.
@@ -137,7 +139,7 @@ def price(kernels: Kernels, gpu: Gpu, backward: bool) -> Priced:
         [(each.share, each.start, each.causal, each.memory, each.fixed, each.bias) for each in speeds], np.float64
     ).reshape(-1, 6).T  # fmt: skip
     masked = np.array([len(reads) > first + 3 and _is_mask(reads[first], reads[first + 3]) for reads in kernels.reads], bool)
-    peak = np.array([dtypes.peak(gpu, reads[first][0]) for reads in kernels.reads], np.float64)
+    peak = np.array([_peak(op, reads[first][0], gpu) for op, reads in zip(kernels.op, kernels.reads, strict=True)], np.float64)
     whole = (5 if backward else 2) * 2 * batch * heads * queries * keys * width
     # Rows that lie end to end in one tensor have their lengths in the FLOPs alone: so many rows, alike.
     rows = np.maximum(np.where(kernels.flops > 0, whole / np.maximum(kernels.flops, 1.0), 1.0), 1.0)
@@ -184,6 +186,15 @@ def _sizes(op: str, reads: tuple[Shape, ...]) -> tuple[float, float, float, floa
     if op.startswith(("flash_attn", "aten._flash_attention", "aten._efficient_attention")):
         return query[0], query[2], query[1], key[1], query[3]
     return query[0], query[1], query[2], key[2], query[3]
+
+
+def _peak(op: str, dtype: str, gpu: Gpu) -> float:
+    """Peak that a kernel's share is of, FLOP/s. From Ampere on the memory-efficient kernel multiplies fp32 as three products of TF32 on the tensor
+    cores (OpMultiplyAddFastF32 in DefaultGemmType, aten/src/ATen/native/transformers/cuda/mem_eff_attention/gemm_kernel_utils.h), here at
+    the share that 16-bit numbers reach: not measured."""
+    if dtype == "float32" and kind_of(op) == "efficient" and gpu.peaks.tf32:
+        return gpu.peaks.tf32 / _PRODUCTS
+    return dtypes.peak(gpu, dtype)
 
 
 def _speed(op: str, backward: bool, wide: bool, gpu: Gpu) -> Speed:
