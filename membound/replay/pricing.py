@@ -49,7 +49,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     unknown = np.zeros(table.shape[1:])
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(dispatched(group.kernels, machine.gpu), machine.gpu)
+        found = law.price(dispatched(group.kernels, machine.gpu) if work.cudnn else group.kernels, machine.gpu)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Replayer:
     """A capture of the same Job at `lengths.second_capture()` tokens."""
     memo: Memo | None = None
     """Where HBM traffic is kept that was found before."""
+    cudnn: bool = True
+    """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`); False for software from before it did."""
     _program: Program | None = None
     _workloads: dict[tuple[float, float, int], Workload] = field(default_factory=dict)
 
@@ -45,7 +47,7 @@ class Replayer:
         cache = effective_capacity(gpu), gpu.l2, gpu.sms
         if cache not in self._workloads:
             grid = self.lengths.grid(self.trace.header.ranks, self.program.lengths)
-            self._workloads[cache] = workload(self.program, grid, gpu, self.memo)
+            self._workloads[cache] = replace(workload(self.program, grid, gpu, self.memo), cudnn=self.cudnn)
         return self._workloads[cache]
 
     def on(self, machine: Machine) -> Played:

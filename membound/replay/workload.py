@@ -58,6 +58,8 @@ class Workload:
     """Elements that kernels without arithmetic of their own go through one by one; [n, K]."""
     moved: Floats
     """Bytes of copies and collectives; [n, K]."""
+    cudnn: bool = True
+    """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`)."""
 
 
 def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | None = None) -> Workload:
