@@ -8,6 +8,7 @@ import numpy as np
 
 from membound.cost.l2 import effective_capacity
 from membound.cost.power import board_power, throttle
+from membound.replay.beside import beside_collectives
 from membound.replay.lengths import Lengths
 from membound.replay.outside import ranks_on_node
 from membound.replay.pricing import priced
@@ -64,9 +65,14 @@ class Replayer:
     def _play(self, machine: Machine) -> Played:
         work = self.workload(machine.gpu)
         prices = priced(work, machine, ranks_on_node(self.trace, machine))
+        line = play(self.program, prices)
+        slower = beside_collectives(line, work, prices, machine)
+        if slower is not None:
+            prices = replace(prices, slower=slower)
+            line = play(self.program, prices)
         header = self.trace.header
         accumulation = header.micro_steps + header.repeat - 1
-        return Played(work, prices, play(self.program, prices), header.repeat, accumulation, header.ranks, self.lengths)
+        return Played(work, prices, line, header.repeat, accumulation, header.ranks, self.lengths)
 
 
 def throttled(played: Played, gpu: Gpu) -> float:
