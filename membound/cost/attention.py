@@ -23,8 +23,14 @@ from membound.spec.machine import Architecture, Gpu
 _UNIT: Final = 128
 _QUERIES: Final = {False: 128, True: 64}
 _KEYS: Final = 64
+# FlashAttention-2's tiles on compute capability 8.6 and 8.9, causal rows with heads beyond 64: "64 x 64 is the fastest for causal (because it's
+# square)", and what their shared memory holds of 256 (run_mha_fwd_hdim128, run_mha_fwd_hdim256, flash_fwd_launch_template.h).
+_SQUARE: Final = 64
+_SQUARE_ON: Final = frozenset({"8.6", "8.9"})
 # How much of the longest block of queries the other SMs wait for, where rows are causal: with 0.7 kernels that were measured scatter least.
 _TAIL: Final = 0.7
+# Products of TF32 that stand for one of fp32: large by large, and each large by small.
+_PRODUCTS: Final = 3
 # How soft the ridge is: chosen with the constants below.
 _SHARPNESS: Final = 4.0
 # Half-width of the band: 90th percentile over all shapes and kernels of our measurements on an H100, backward of short rows left out.
@@ -83,12 +89,12 @@ _AMPERE: Final = {
     ("efficient", False): _HOPPER["efficient", False].scaled(0.38, 0.40),
     ("efficient", True): _HOPPER["efficient", True].scaled(0.26, 0.29),
 }
-# As Ampere, whose code Ada runs; causal rows of the attention tables' L40S (cost/data/SOURCES.md) run at 0.58 of its peak, 0.48 with narrow heads,
-# backward as far below it as on Ampere.
+# As Ampere, whose code Ada runs; causal rows of the attention tables' L40S (cost/data/SOURCES.md) run at 0.56 of its peak, 0.46 with narrow heads,
+# and start as on its line of `attention_table.SPEEDS`; backward as far below it as on Ampere.
 _ADA: Final = {
     **_AMPERE,
-    ("flash", False): _HOPPER["flash", False].scaled(0.50, 0.61),
-    ("flash", True): _HOPPER["flash", True].scaled(0.45, 0.54),
+    ("flash", False): Speeds(Speed(0.46, 1.3, 1.0, 0.8, 1.9e-6), Speed(0.59, 1.0, 0.95, 0.8, 1.0e-6)),
+    ("flash", True): _HOPPER["flash", True].scaled(0.42, 0.52),
 }
 # FlashAttention-2's code on Blackwell does not use its tensor cores' own instructions: it runs as on Hopper, per SM and clock. cuDNN: the attention
 # tables' own kernel runs at 0.56 of its peak in long rows (cost/data/SOURCES.md); backward as far below it as on Hopper.
@@ -137,28 +143,35 @@ def price(kernels: Kernels, gpu: Gpu, backward: bool) -> Priced:
         [(each.share, each.start, each.causal, each.memory, each.fixed, each.bias) for each in speeds], np.float64
     ).reshape(-1, 6).T  # fmt: skip
     masked = np.array([len(reads) > first + 3 and _is_mask(reads[first], reads[first + 3]) for reads in kernels.reads], bool)
-    peak = np.array([dtypes.peak(gpu, reads[first][0]) for reads in kernels.reads], np.float64)
+    peak = np.array([_peak(op, reads[first][0], gpu) for op, reads in zip(kernels.op, kernels.reads, strict=True)], np.float64)
     whole = (5 if backward else 2) * 2 * batch * heads * queries * keys * width
     # Rows that lie end to end in one tensor have their lengths in the FLOPs alone: so many rows, alike.
     rows = np.maximum(np.where(kernels.flops > 0, whole / np.maximum(kernels.flops, 1.0), 1.0), 1.0)
     whole, batch, queries, keys = whole / rows, batch * rows, queries / rows, keys / rows
     rate = peak * share * np.where(causal, slow, 1.0) * np.where(masked, bias, 1.0)
-    compute = _blocks(whole, batch * heads, queries, keys, causal, start, gpu.sms, _QUERIES[backward]) / rate
+    square = causal & (width > 64) & (gpu.compute_capability in _SQUARE_ON) & (not backward)
+    rows_of_blocks = np.where(square & np.array([kind_of(op) == "flash" for op in kernels.op], bool), _SQUARE, float(_QUERIES[backward]))
+    compute = _blocks(whole, batch * heads, queries, keys, causal, start, gpu.sms, rows_of_blocks) / rate
     found = soft_roofline(compute, kernels.hbm / (gpu.hbm.bandwidth * memory), fixed, _SHARPNESS, _BAND)
     return found.times(profile_of(gpu).factor("attention_backward" if backward else "attention_forward"))
 
 
-def kernel_seconds(batch: Array, heads: Array, tokens: Array, width: Array, moved: Array, share: Array, start: float, rates: Rates) -> Array:
-    """Seconds of a causal forward of [B, H, T, D] that moves `moved` bytes, by a kernel of that speed on a GPU of those rates."""
+def kernel_seconds(
+    batch: Array, heads: Array, tokens: Array, width: Array, moved: Array, share: Array, start: float, rates: Rates, square: bool
+) -> Array:
+    """Seconds of a causal forward of [B, H, T, D] that moves `moved` bytes, by a kernel of that speed on a GPU of those rates; `square` where
+    wide heads go in tiles of 64."""
     whole = 4 * batch * heads * tokens**2 * width
     true = np.ones(len(tokens), bool)
     starts = np.full(len(tokens), start)
-    compute = _blocks(whole, batch * heads, tokens, tokens, true, starts, rates.sms, _UNIT) / (rates.arithmetic * share)
+    compute = _blocks(whole, batch * heads, tokens, tokens, true, starts, rates.sms, np.where(square & (width > 64), _SQUARE, float(_UNIT))) / (
+        rates.arithmetic * share
+    )
     # 0.9: large matmuls with one row in the matmul tables read at 0.89 to 0.92 of the peak bandwidth.
     return soft_roofline(compute, moved / (rates.hbm * 0.9), np.zeros(len(tokens)), _SHARPNESS, _BAND).seconds
 
 
-def _blocks(whole: Array, heads: Array, queries: Array, keys: Array, causal: Array, start: Array, sms: int, rows: int) -> Array:
+def _blocks(whole: Array, heads: Array, queries: Array, keys: Array, causal: Array, start: Array, sms: int, rows: Array) -> Array:
     """FLOPs as the kernel spends them: whole blocks of `rows` queries, starts, and SMs that wait for the last of them."""
     across = np.ceil(keys / _KEYS) * _KEYS / _UNIT
     down = np.ceil(queries / rows) * rows / _UNIT
@@ -184,6 +197,15 @@ def _sizes(op: str, reads: tuple[Shape, ...]) -> tuple[float, float, float, floa
     if op.startswith(("flash_attn", "aten._flash_attention", "aten._efficient_attention")):
         return query[0], query[2], query[1], key[1], query[3]
     return query[0], query[1], query[2], key[2], query[3]
+
+
+def _peak(op: str, dtype: str, gpu: Gpu) -> float:
+    """Peak that a kernel's share is of, FLOP/s. From Ampere on the memory-efficient kernel multiplies fp32 as three products of TF32 on the tensor
+    cores (OpMultiplyAddFastF32 in DefaultGemmType, aten/src/ATen/native/transformers/cuda/mem_eff_attention/gemm_kernel_utils.h), here at
+    the share that 16-bit numbers reach: not measured."""
+    if dtype == "float32" and kind_of(op) == "efficient" and gpu.peaks.tf32:
+        return gpu.peaks.tf32 / _PRODUCTS
+    return dtypes.peak(gpu, dtype)
 
 
 def _speed(op: str, backward: bool, wide: bool, gpu: Gpu) -> Speed:

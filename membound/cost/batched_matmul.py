@@ -29,8 +29,8 @@ class BatchedMatmul(Law):
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
         return priced(*_products(kernels), kernels, gpu)
 
-    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
-        return reread_by(*_products(kernels), kernels, gpu)
+    def beyond(self, kernels: Kernels, gpu: Gpu) -> tuple[Array, Array]:
+        return reread_by(*_products(kernels), kernels, gpu), np.zeros(len(kernels))
 
 
 def _products(kernels: Kernels) -> tuple[Array, Array, Array, Array]:

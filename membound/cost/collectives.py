@@ -62,6 +62,7 @@ def spent(ops: list[str], nbytes: Array, ranks: Array, machine: Machine) -> Spen
     )
 
 
+@cache
 def kind_of(op: str) -> str:
     """Which collective an operator is: 'c10d._allgather_base_.default' is an all_gather."""
     name = op.split(".")[1].replace("_", "") if "." in op else op.replace("_", "")

@@ -83,9 +83,10 @@ class Law(abc.ABC):
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
         """Times on `gpu` at its present clocks, launch not included."""
 
-    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
-        """Bytes that each kernel reads from HBM beyond its operands once; [n]. None, unless a family knows better."""
-        return np.zeros(len(kernels))
+    def beyond(self, kernels: Kernels, gpu: Gpu) -> tuple[Array, Array]:
+        """HBM bytes that each kernel reads and writes beyond its operands once, which `price` counts by itself; [n] each. None, unless a
+        family knows better."""
+        return np.zeros(len(kernels)), np.zeros(len(kernels))
 
 
 def soft_roofline(compute: Array, memory: Array, fixed: Array, sharpness: float | Array, band: float | Array) -> Priced:

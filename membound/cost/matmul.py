@@ -107,8 +107,8 @@ class Matmul(Law):
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
         return priced(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu)
 
-    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
-        return reread_by(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu)
+    def beyond(self, kernels: Kernels, gpu: Gpu) -> tuple[Array, Array]:
+        return reread_by(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu), np.zeros(len(kernels))
 
 
 def reread_by(m: Array, n: Array, k: Array, batch: Array, kernels: Kernels, gpu: Gpu) -> Array:
@@ -135,9 +135,10 @@ def priced(m: Array, n: Array, k: Array, batch: Array, kernels: Kernels, gpu: Gp
     """`batch` products of [m, k] by [k, n] in one launch, by the data type of their operands."""
     names = np.array([dtype_of(reads) for reads in kernels.reads], np.str_)
     seconds, compute, memory, band = (np.zeros(len(kernels)) for _ in range(4))
+    hbm = kernels.hbm + reread_by(m, n, k, batch, kernels, gpu)
     for name in np.unique(names):
         rows = np.flatnonzero(names == name)
-        part = _of_one_type(m[rows], n[rows], k[rows], batch[rows], kernels.touched[rows], kernels.hbm[rows], str(name), gpu)
+        part = _of_one_type(m[rows], n[rows], k[rows], batch[rows], kernels.touched[rows], hbm[rows], str(name), gpu)
         for whole, piece in ((seconds, part.seconds), (compute, part.compute), (memory, part.memory), (band, part.band)):
             whole[rows] = piece
     return Priced(seconds, compute, memory, 1.0 - compute - memory, band)

@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 
+from membound.cost.l2 import effective_capacity
 from membound.cost.law import Array, Kernels, Law, Priced, Shape
 from membound.cost.matmul import Matmul
 from membound.cost.quantisation import Quantisation
@@ -26,14 +27,16 @@ class QuantisedMatmul(Law):
         return op.startswith("bitsandbytes.gemm_4bit")
 
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
-        parts = Quantisation().price(_widening(kernels), gpu), Matmul().price(_product(kernels), gpu)
+        parts = Quantisation().price(_widening(kernels, gpu), gpu), Matmul().price(_product(kernels, gpu), gpu)
         seconds = parts[0].seconds + parts[1].seconds
         shares = ((each.seconds / seconds, each) for each in parts)
         weighted = [(share * each.compute, share * each.memory, share * each.fixed, share * each.band) for share, each in shares]
         return Priced(seconds, *(first + second for first, second in zip(*weighted, strict=True)))
 
-    def reread(self, kernels: Kernels, gpu: Gpu) -> Array:
-        return Matmul().reread(_product(kernels), gpu)
+    def beyond(self, kernels: Kernels, gpu: Gpu) -> tuple[Array, Array]:
+        again, _ = Matmul().beyond(_product(kernels, gpu), gpu)
+        wide = _leaving(kernels, gpu)
+        return again + wide, wide
 
 
 def _sizes(kernels: Kernels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,15 +47,24 @@ def _sizes(kernels: Kernels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows, inner, wide
 
 
-def _widening(kernels: Kernels) -> Kernels:
+def _leaving(kernels: Kernels, gpu: Gpu) -> Array:
+    """Bytes of the 16-bit weight that go to HBM, and come back for the product: all of them, unless the L2 holds them."""
+    _, inner, wide = _sizes(kernels)
+    dense = inner * wide * 2
+    found: Array = np.where(dense > effective_capacity(gpu), dense, 0.0)
+    return found
+
+
+def _widening(kernels: Kernels, gpu: Gpu) -> Kernels:
     """The packed weights, read, and their 16-bit form, written."""
     _, inner, wide = _sizes(kernels)
     packed, dense = inner * wide / 2, inner * wide * 2
     weights: tuple[tuple[Shape, ...], ...] = tuple((("bfloat16", (int(n), int(k))),) for n, k in zip(wide, inner, strict=True))
-    return Kernels(("bitsandbytes.dequantize_4bit.default",) * len(kernels), weights, weights, 0 * dense, packed, dense, packed + dense)
+    names = ("bitsandbytes.dequantize_4bit.default",) * len(kernels)
+    return Kernels(names, weights, weights, 0 * dense, packed, _leaving(kernels, gpu), packed + dense)
 
 
-def _product(kernels: Kernels) -> Kernels:
+def _product(kernels: Kernels, gpu: Gpu) -> Kernels:
     """The product that follows, which reads the 16-bit weight instead of the packed one."""
     rows, inner, wide = _sizes(kernels)
     dtype = [reads[0][0] for reads in kernels.reads]
@@ -60,5 +72,5 @@ def _product(kernels: Kernels) -> Kernels:
     reads: tuple[tuple[Shape, ...], ...] = tuple(((t, (m, k)), (t, (k, n))) for t, m, k, n in shapes)
     writes: tuple[tuple[Shape, ...], ...] = tuple(((t, (m, n)),) for t, m, _, n in shapes)
     dense, packed = inner * wide * 2, inner * wide / 2
-    read = np.maximum(kernels.hbm_read - packed, 0.0) + dense
+    read = np.maximum(kernels.hbm_read - packed, 0.0) + _leaving(kernels, gpu)
     return Kernels(("aten.mm.default",) * len(kernels), reads, writes, 2 * rows * inner * wide, read, kernels.hbm_written, kernels.touched + dense)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +39,18 @@ class Prices:
     """Bytes that each item moves over the DIMMs; [n, K]."""
     unknown: Floats
     """Seconds of each entry that no law knows; [entries, K]."""
+    slower: Floats | None = None
+    """Factor on each item's duration for what runs beside it; [n, K], None for none."""
+
+    def of(self, first: int, after: int) -> Spent:
+        """Durations of the items from `first` up to `after`, kernels one and all; [items, ROWS, K]."""
+        found = self.by_entry[self.index[first:after]]
+        return found if self.slower is None else found * self.slower[first:after, None]
+
+    @functools.cached_property
+    def by_entry(self) -> Spent:
+        """The table with its entries first; [entries, ROWS, K]."""
+        return np.ascontiguousarray(np.moveaxis(self.table, 1, 0))
 
 
 def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
@@ -49,7 +62,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     unknown = np.zeros(table.shape[1:])
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(dispatched(group.kernels, machine.gpu), machine.gpu)
+        found = law.price(dispatched(group.kernels, machine.gpu) if work.cudnn else group.kernels, machine.gpu)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds

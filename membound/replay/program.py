@@ -6,6 +6,7 @@ distinct kernel stands once in a table. Sizes are functions of the row length: t
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -59,6 +60,11 @@ class Program:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    @functools.cached_property
+    def items(self) -> list[tuple[int, int, int, int, bool]]:
+        """Kind, stream, target, flag and whether nobody waits for it, item by item: what a walk over them reads."""
+        return list(zip(*(column.tolist() for column in (self.kind, self.stream, self.target, self.flag, self.detached)), strict=True))
 
     @property
     def op(self) -> Column:

@@ -6,11 +6,13 @@ Walking a program costs by its items, hardly by its columns: sixteen machines ta
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from membound.errors import InputError
+from membound.replay.beside import beside_collectives
 from membound.replay.outside import ranks_on_node
 from membound.replay.pricing import Prices, priced
 from membound.replay.step import Played
@@ -24,6 +26,16 @@ COLUMNS: Final = 112
 
 # As `Replayer.on`: above this share of its core clock a board counts as not held back.
 _UNTHROTTLED: Final = 0.995
+
+
+@dataclass(frozen=True)
+class _One:
+    """One machine of those that go side by side, and its number among all that are asked for."""
+
+    at: int
+    machine: Machine
+    work: Workload
+    prices: Prices
 
 
 def on_each(replayer: Replayer, machines: Sequence[Machine], columns: int = COLUMNS) -> list[Played | InputError]:
@@ -41,7 +53,7 @@ def on_each(replayer: Replayer, machines: Sequence[Machine], columns: int = COLU
 def _played(replayer: Replayer, machines: Sequence[Machine], columns: int) -> list[Played | InputError]:
     found: list[Played | InputError | None] = [None] * len(machines)
     # Machines go together that have one L2 and one host's launch costs.
-    together: dict[tuple[int, bytes], list[tuple[int, Workload, Prices]]] = {}
+    together: dict[tuple[int, bytes], list[_One]] = {}
     for at, machine in enumerate(machines):
         try:
             work = replayer.workload(machine.gpu)
@@ -49,7 +61,7 @@ def _played(replayer: Replayer, machines: Sequence[Machine], columns: int) -> li
         except InputError as error:
             found[at] = error
             continue
-        together.setdefault((id(work), prices.launch.tobytes()), []).append((at, work, prices))
+        together.setdefault((id(work), prices.launch.tobytes()), []).append(_One(at, machine, work, prices))
     for group in together.values():
         for at, played in _side_by_side(replayer, group, columns):
             found[at] = played
@@ -57,23 +69,33 @@ def _played(replayer: Replayer, machines: Sequence[Machine], columns: int) -> li
     return [each for each in found if each is not None]
 
 
-def _side_by_side(replayer: Replayer, group: Sequence[tuple[int, Workload, Prices]], columns: int) -> Iterator[tuple[int, Played]]:
+def _side_by_side(replayer: Replayer, group: Sequence[_One], columns: int) -> Iterator[tuple[int, Played]]:
     header = replayer.trace.header
-    width = len(group[0][1].lengths)
+    width = len(group[0].work.lengths)
     abreast = max(columns // width, 1)
     for first in range(0, len(group), abreast):
         some = group[first : first + abreast]
-        line = play(replayer.program, _stacked([prices for _, _, prices in some]))
-        for number, (at, work, prices) in enumerate(some):
-            own = _columns(line, slice(number * width, (number + 1) * width))
-            yield at, Played(work, prices, own, header.repeat, header.micro_steps + header.repeat - 1, header.ranks, replayer.lengths)
+        places = [slice(number * width, (number + 1) * width) for number in range(len(some))]
+        line = play(replayer.program, _stacked([one.prices for one in some]))
+        slower = [beside_collectives(_columns(line, own), one.work, one.prices, one.machine) for one, own in zip(some, places, strict=True)]
+        if any(each is not None for each in slower):
+            some = [replace(one, prices=replace(one.prices, slower=each)) for one, each in zip(some, slower, strict=True)]
+            line = play(replayer.program, _stacked([one.prices for one in some]))
+        for one, own in zip(some, places, strict=True):
+            accumulation = header.micro_steps + header.repeat - 1
+            played = Played(one.work, one.prices, _columns(line, own), header.repeat, accumulation, header.ranks, replayer.lengths)
+            yield one.at, played
 
 
 def _stacked(prices: Sequence[Prices]) -> Prices:
     """All as columns of one. What a replay does not read is the first one's."""
     first = prices[0]
     table = np.concatenate([each.table for each in prices], axis=2)
-    return Prices(table, first.index, first.launch, first.band, first.dimm_bytes, first.unknown)
+    slower = None
+    if any(each.slower is not None for each in prices):
+        alone = np.ones((len(first.index), first.table.shape[2]))
+        slower = np.concatenate([alone if each.slower is None else each.slower for each in prices], axis=1)
+    return Prices(table, first.index, first.launch, first.band, first.dimm_bytes, first.unknown, slower)
 
 
 def _columns(line: Timeline, these: slice) -> Timeline:

@@ -119,13 +119,14 @@ class Played:
         )  # fmt: skip
 
     def _in_tensor_cores(self) -> npt.NDArray[np.bool_]:
-        """Items whose first operand is of a type that tensor cores multiply by default."""
+        """Items whose first operand is of a type that tensor cores multiply by default: a product with a packed weight is one of its wide rows."""
         operands = self.work.program.operands
         half = np.array([dtype in {"bfloat16", "float16"} for dtype, _, _ in operands.forms], np.bool_)
-        if not len(operands.forms):
-            return np.zeros(len(self.work.program), np.bool_)
-        count = np.bincount(operands.item, half[operands.form], len(self.work.program))
-        return np.asarray(count * 2 > operands.count(len(self.work.program)), np.bool_)
+        result = np.zeros(len(self.work.program), np.bool_)
+        reads = np.flatnonzero(operands.write == 0)
+        items, first = np.unique(operands.item[reads], return_index=True)
+        result[items] = half[operands.form[reads[first]]]
+        return result
 
     def _cores(self) -> Floats:
         """Seconds of host work, in which all of the rank's threads work beyond the one that launches; [n, K]."""

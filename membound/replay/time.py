@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from membound.cost.l2 import effective_capacity
 from membound.cost.power import board_power, throttle
+from membound.replay.beside import beside_collectives
 from membound.replay.lengths import Lengths
 from membound.replay.outside import ranks_on_node
 from membound.replay.pricing import priced
@@ -30,6 +31,8 @@ class Replayer:
     """A capture of the same Job at `lengths.second_capture()` tokens."""
     memo: Memo | None = None
     """Where HBM traffic is kept that was found before."""
+    cudnn: bool = True
+    """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`); False for software from before it did."""
     _program: Program | None = None
     _workloads: dict[tuple[float, float, int], Workload] = field(default_factory=dict)
 
@@ -45,7 +48,7 @@ class Replayer:
         cache = effective_capacity(gpu), gpu.l2, gpu.sms
         if cache not in self._workloads:
             grid = self.lengths.grid(self.trace.header.ranks, self.program.lengths)
-            self._workloads[cache] = workload(self.program, grid, gpu, self.memo)
+            self._workloads[cache] = replace(workload(self.program, grid, gpu, self.memo), cudnn=self.cudnn)
         return self._workloads[cache]
 
     def on(self, machine: Machine) -> Played:
@@ -62,9 +65,14 @@ class Replayer:
     def _play(self, machine: Machine) -> Played:
         work = self.workload(machine.gpu)
         prices = priced(work, machine, ranks_on_node(self.trace, machine))
+        line = play(self.program, prices)
+        slower = beside_collectives(line, work, prices, machine)
+        if slower is not None:
+            prices = replace(prices, slower=slower)
+            line = play(self.program, prices)
         header = self.trace.header
         accumulation = header.micro_steps + header.repeat - 1
-        return Played(work, prices, play(self.program, prices), header.repeat, accumulation, header.ranks, self.lengths)
+        return Played(work, prices, line, header.repeat, accumulation, header.ranks, self.lengths)
 
 
 def throttled(played: Played, gpu: Gpu) -> float:

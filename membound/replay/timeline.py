@@ -32,7 +32,7 @@ _LAUNCH, _PCIE = ROW["launch"], ROW["pcie"]
 _START: Final = 2.5e-6
 # Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.allocator_walk. Looked at every so many items.
 _QUEUE: Final = 1024
-_LOOK: Final = 64
+_LOOK: Final = 128
 # Kernels in a row from which it pays to take them together.
 _ROW: Final = 4
 
@@ -73,13 +73,12 @@ class _Player:
         self.joined: list[Spent] = []
         self.start = np.zeros((len(program), self.columns))
         self.end = np.zeros((len(program), self.columns))
-        self.table = np.empty(0)
-        columns = (program.kind, program.stream, program.target, prices.index, prices.launch, program.flag, program.detached)
-        self.items = list(zip(*(column.tolist() for column in columns), strict=True))
+        self.table = prices.by_entry
+        self.items = program.items
+        self.index, self.cost = prices.index.tolist(), prices.launch.tolist()
 
     def run(self) -> Timeline:
-        program, prices = self.program, self.prices
-        self.table = np.ascontiguousarray(np.moveaxis(prices.table, 1, 0))
+        program = self.program
         starts = segments(program)
         cuts = set(starts[1:].tolist())
         borders = []
@@ -113,10 +112,11 @@ class _Player:
         self.base, self.since = moment, 0.0
 
     def _one(self, item: int) -> None:
-        kind, stream, target, index, cost, flag, detached = self.items[item]
-        self.since += cost
+        kind, stream, target, flag, detached = self.items[item]
+        index = self.index[item]
+        self.since += self.cost[item]
         if kind == _KERNEL:
-            self._on_stream(item, stream, self.table[index])
+            self._on_stream(item, stream, self.prices.of(item, item + 1)[0])
         elif kind == _COLLECTIVE:
             self._collective(item, stream, self.table[index], detached)
         elif kind in (_H2D, _D2H):
@@ -136,7 +136,7 @@ class _Player:
         stream = self.items[first][1]
         costs = np.cumsum(self.prices.launch[first:after])
         launched = costs[:, None] * self.factor + _START
-        durations = self.table[self.prices.index[first:after]]
+        durations = self.prices.of(first, after)
         start, end, done = back_to_back(self._ready(stream), self.host, launched, durations)
         self.start[first:after], self.end[first:after] = start, end
         self.tails[stream] = done

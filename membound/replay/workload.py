@@ -6,7 +6,7 @@ Nothing here depends on clocks, so that a sweep over them makes it once: of the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,8 @@ class Workload:
     """Elements that kernels without arithmetic of their own go through one by one; [n, K]."""
     moved: Floats
     """Bytes of copies and collectives; [n, K]."""
+    cudnn: bool = True
+    """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`)."""
 
 
 def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | None = None) -> Workload:
@@ -76,11 +78,11 @@ def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | 
     index[kernels] = number
     examples = kernels[first]
     groups = _groups(program, lengths, examples, *(each[examples].astype(np.float64) for each in (read, written, flops, touched)))
-    groups, again = _with_rereads(groups, len(examples), len(lengths), gpu)
-    all_read: Floats = read.astype(np.float64)
-    all_read[kernels] += again[number]
+    come, go = read.astype(np.float64), written.astype(np.float64)
+    for whole, more in zip((come, go), _beyond(groups, len(examples), len(lengths), gpu), strict=True):
+        whole[kernels] += more[number]
     elements = np.where(is_kernel[:, None] & (flops == 0), np.stack([_elements(program, length) for length in lengths], axis=1), 0.0)
-    columns = all_read, written.astype(np.float64), cached, flops, elements, moved
+    columns = come, go, cached, flops, elements, moved
     return Workload(program, lengths, index, len(examples), groups, *columns)
 
 
@@ -130,14 +132,13 @@ def _groups(
     return tuple(found)
 
 
-def _with_rereads(groups: tuple[Group, ...], distinct: int, lengths: int, gpu: Gpu) -> tuple[tuple[Group, ...], Floats]:
-    """`groups` with what their kernels read more than once, and those bytes of each distinct kernel, [distinct, K]."""
-    found, again = [], np.zeros((distinct, lengths))
+def _beyond(groups: tuple[Group, ...], distinct: int, lengths: int, gpu: Gpu) -> tuple[Floats, Floats]:
+    """HBM bytes that each distinct kernel reads and writes beyond its operands once; [distinct, K] each."""
+    both = np.zeros((distinct, lengths)), np.zeros((distinct, lengths))
     for group in groups:
-        more = LAWS[group.law].reread(group.kernels, gpu)
-        again[group.members] = more.reshape(lengths, len(group.members)).T
-        found.append(replace(group, kernels=replace(group.kernels, hbm_read=group.kernels.hbm_read + more)))
-    return tuple(found), again
+        for whole, part in zip(both, LAWS[group.law].beyond(group.kernels, gpu), strict=True):
+            whole[group.members] = part.reshape(lengths, len(group.members)).T
+    return both
 
 
 def _shapes(program: Program, examples: Column, length: int) -> list[tuple[tuple[Shape, ...], tuple[Shape, ...]]]:

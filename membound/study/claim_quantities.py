@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from membound.run.quantities import QUANTITIES
 from membound.run.schema import Missing, Run, Value
+from membound.run.series import GPU_PERIOD
+
+SENSED: Final = 0.1
+"""Shortest time over which a Hopper tells how much of its HBM bandwidth was used, s: NVML's GPM, and DCGM that asks it ("100ms is a hard limitation",
+NVIDIA/DCGM#310; DCGM's documentation of profiling metrics). Read every 20 ms it says the same five times."""
+_HBM_PEAK: Final = "hbm.utilisation.peak"
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,33 @@ def _cpu_peak(run: Run) -> Value | Missing:
     return Missing("no sample of cpu.utilisation") if peak is None else Value(peak, "1", peak, peak, "highest second of the series cpu.utilisation")
 
 
+def _sensed_peak(run: Run) -> Value | Missing:
+    peak, table = run.values.get(_HBM_PEAK, Missing(f"the Run holds no {_HBM_PEAK}")), run.tables.get("gpu")
+    if isinstance(peak, Missing) or table is None or "hbm.utilisation" not in table.column_names or peak.value <= 0:
+        return peak  # A Run without series, as published ones are, states what its sensor read.
+    windows = [float(each.max()) for each in _windows(table)]
+    if not windows:
+        return Missing(f"no {SENSED * 1e3:.0f} ms of hbm.utilisation without a gap")
+    value = max(windows)
+    basis = f"highest mean of hbm.utilisation over {SENSED * 1e3:.0f} ms, which is as often as the GPU tells it"
+    return Value(value, "1", value * peak.low / peak.value, min(value * peak.high / peak.value, 1.0), basis)
+
+
+def _windows(table: pa.Table) -> Iterator[npt.NDArray[np.float64]]:
+    """Means of `hbm.utilisation` over each `SENSED` seconds, GPU by GPU, those with a sample missing left out."""
+    bins = round(SENSED / GPU_PERIOD)
+    gpus, use = (table[name].to_numpy() for name in ("gpu", "hbm.utilisation"))
+    for gpu in np.unique(gpus):
+        own = use[gpus == gpu].astype(np.float64)
+        if len(own) >= bins:
+            means = np.convolve(own, np.full(bins, 1 / bins), "valid")
+            if len(means := means[~np.isnan(means)]):
+                yield means
+
+
 DERIVED: Final[dict[str, Derived]] = {
     "hbm.read.share": Derived("1", "Share of reads in HBM traffic of a step.", _read_share),
     "flops.per.watt": Derived("token/J", "Tokens per joule, which goes as FLOP/s per watt.", _per_watt),
+    "hbm.utilisation.peak.sensed": Derived("1", "Highest use of HBM bandwidth that a sensor of 100 ms sees.", _sensed_peak),
     "cpu.utilisation.peak": Derived("1", "Highest second of the node's CPU use.", _cpu_peak),
 }

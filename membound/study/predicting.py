@@ -72,7 +72,8 @@ class Predictor:
     def predict(self, job: Job, machine: Machine, options: Mapping[str, Any] | None = None) -> Prediction:
         """The prediction for `job` on `machine`, which is already the part of it that the Job uses.
 
-        `options` ask for code of another time than the installed one's (`membound.programs.losses`).
+        `options` ask for code of another time than the installed one's (`membound.programs.losses`); `"cudnn": False` for attention from before
+        PyTorch preferred cuDNN's.
         """
         return self.priced(self.replayer(job, machine.gpus, options), job, machine)
 
@@ -87,16 +88,18 @@ class Predictor:
         """`job`, captured and ready to be priced on any machine with as many GPUs to a node."""
         rows = row_lengths.of(job)
         lengths = of_job(job, rows)
+        asked = dict(options or {})
+        cudnn = bool(asked.pop("cudnn", True))  # A Trace is the same either way.
         shorter = lengths.second_capture()
         if shorter is None:
-            return Replayer(self.trace(job, ranks_per_node, options), lengths, memo=self._memo)
+            return Replayer(self.trace(job, ranks_per_node, asked), lengths, memo=self._memo, cudnn=cudnn)
         # Both captures are processes of their own: side by side they take hardly longer than one.
         near = job.model_copy(update={"data": job.data.model_copy(update={"max_length": shorter})})
         quiet = dataclasses.replace(self, progress=unheard)
         with ThreadPoolExecutor(1) as pool:
-            other = pool.submit(quiet.trace, near, ranks_per_node, options)
-            trace = self.trace(job, ranks_per_node, options)
-            return Replayer(trace, lengths, other.result(), self._memo)
+            other = pool.submit(quiet.trace, near, ranks_per_node, asked)
+            trace = self.trace(job, ranks_per_node, asked)
+            return Replayer(trace, lengths, other.result(), self._memo, cudnn)
 
     @property
     def _memo(self) -> Memo:

@@ -56,7 +56,7 @@ class TestLaws:
                       np.array([2.0 * 8192**2 * 4096]), np.zeros(1), np.zeros(1), np.zeros(1))  # fmt: skip
         three = Kernels(("aten.bmm.default",), ((("bfloat16", (3, 8192, 4096)), ("bfloat16", (3, 4096, 8192))),), ((("bfloat16", (3, 8192, 8192)),),),
                         3 * one.flops, np.zeros(1), np.zeros(1), np.zeros(1))  # fmt: skip
-        single, batch = (LAWS[law_of(kernels.op[0])].reread(kernels, H100) for kernels in (one, three))
+        single, batch = (LAWS[law_of(kernels.op[0])].beyond(kernels, H100)[0] for kernels in (one, three))
         assert single[0] > 0
         assert batch == pytest.approx(3 * single)
 
@@ -64,4 +64,13 @@ class TestLaws:
         law = LAWS[law_of("aten.add.Tensor")]
         shape = ("bfloat16", (1 << 28,))
         kernels = Kernels(("aten.add.Tensor",), ((shape, shape),), ((shape,),), *(np.zeros(1),) * 4)
-        assert not law.reread(kernels, H100).any()
+        assert not any(each.any() for each in law.beyond(kernels, H100))
+
+    def test_a_widened_weight_goes_to_hbm_and_back_unless_the_l2_holds_it(self) -> None:
+        law = LAWS[law_of("bitsandbytes.gemm_4bit.default")]
+        for side, leaves in ((8192, True), (1024, False)):
+            rows, result, packed = (("bfloat16", (512, side)), ("bfloat16", (512, side)), ("uint8", (side * side // 2, 1)))
+            kernels = Kernels(("bitsandbytes.gemm_4bit.default",), ((rows, packed),), ((result,),), *(np.zeros(1),) * 4)
+            read, written = law.beyond(kernels, H100)
+            assert written[0] == (2 * side**2 if leaves else 0)
+            assert read[0] >= written[0]

@@ -34,6 +34,10 @@ JOBS: dict[str, dict[str, Any]] = {
         "model": "tiny", "data": {"seq_len": 128}, "gpus": 2, "machine": "hgx-h100",
         "recipe": {"micro_batch": 2, "precision": "bf16-mixed", "engine": "deepspeed", "zero_stage": 2, "offload": {"optimizer": "cpu"}},
     },
+    "quantised": {
+        "model": "tiny", "data": {"seq_len": 128}, "machine": "hgx-h100",
+        "recipe": {"micro_batch": 2, "precision": "bf16", "method": "qlora", "recompute": "full"},
+    },
     "shards": {
         "model": "tiny-gpt2", "data": {"seq_len": 128}, "gpus": 2, "machine": "hgx-h100",
         "recipe": {"micro_batch": 2, "precision": "bf16-mixed", "engine": "fsdp", "recompute": "full"},
@@ -217,6 +221,13 @@ class TestValues:
             assert values["gpu.power.mean"].value <= values["gpu.power.peak"].value
             assert values["gpu.energy.step"].value == pytest.approx(values["gpu.power.mean"].value * values["step.time"].value)
             assert (timing.clock <= machine.gpu.clock.max).all()
+
+    def test_products_with_a_packed_weight_run_on_the_tensor_cores(self, replayers: dict[str, Replayer]) -> None:
+        _, played = played_everywhere(replayers["quantised"])[0]
+        program = played.work.program
+        packed = np.array([name.startswith("bitsandbytes.gemm_4bit") for name in program.trace.header.ops])[program.op]
+        all_of_them, tensor = (played.amounts[packed, FLOWS.index(name)].sum() for name in ("flops", "tensor_flops"))
+        assert tensor == all_of_them > 0
 
     def test_rates_are_what_the_step_takes(self, replayers: dict[str, Replayer]) -> None:
         for name, (rows, tokens) in {"fixed": (2, 512), "offload": (2, 256), "shards": (2, 256)}.items():

@@ -228,6 +228,20 @@ class TestEvaluation:
         assert found.value == 0.97
         assert isinstance(claim_quantities.read(run(), "cpu.utilisation.peak"), Missing)
 
+    def test_a_peak_of_hbm_use_is_what_a_sensor_of_100_ms_sees(self) -> None:
+        use = [0.3] * 5 + [0.9, 0.9] + [0.3] * 5
+        series = pa.table({"gpu": [0] * len(use), "hbm.utilisation": use})
+        found = judged(f"{FAST} hbm.utilisation.peak", {FAST: run(tables={"gpu": series}, band=0.1, hbm_utilisation_peak=0.9)}).ours
+        assert isinstance(found, Value)
+        assert found.value == pytest.approx((2 * 0.9 + 3 * 0.3) / 5)
+        assert (found.low, found.high) == (pytest.approx(0.9 * found.value), pytest.approx(1.1 * found.value))
+
+    def test_a_published_peak_is_what_its_sensor_read(self) -> None:
+        found = claim_quantities.read(published_runs.runs()[FAST], "hbm.utilisation.peak.sensed")
+        assert isinstance(found, Value)
+        assert found.value == 0.6
+        assert isinstance(claim_quantities.read(run(), "hbm.utilisation.peak.sensed"), Missing)
+
 
 class TestAgreement:
     def test_the_report_agrees_with_itself_but_for_its_contradictions(self) -> None:

@@ -13,13 +13,18 @@ _SAME_RUN: Final = ("derived from another row", "utilisation, worked out from th
 _RATE: Final = "tokens/s of one GPU over rows of one length, without padding"
 _FOUNDRY: Final = (
     "decoupled AdamW of the model's yaml is AdamW here",
-    "FlashAttention is PyTorch's own flash kernel here: attention sdpa",
+    "FlashAttention-2 is PyTorch's own flash kernel here, of which it is a copy: attention sdpa, without cuDNN's",
 )
 _PURE: Final = "mixed_precision PURE reduces gradients in bfloat16; they are reduced in fp32 here"
 _NETWORK: Final = "the H100 cluster's network is not stated: as a DGX H100's"
 # RoCE of 1,600 Gbit/s between nodes of eight A100s (the heading of its table): B/s for each GPU. The H100 tables name none.
 _FOUNDRY_NETWORK: Final = 1600e9 / 8 / 8
-_FMS: Final = ("gradients are reduced in bfloat16 there, in fp32 here",)
+_FMS: Final = (
+    "gradients are reduced in bfloat16 there, in fp32 here",
+    "FlashAttention-2 through PyTorch, as the source says, on every GPU: PyTorch did not yet prefer cuDNN's attention on Hopper",
+)
+# Both sources ran FlashAttention-2; PyTorch of today would take cuDNN's attention on an H100.
+_FLASH: Final = {"cudnn": False}
 _FMS_MODELS: Final = {"Llama-2-7B": "llama-2-7b", "Llama-2-13B": "llama-2-13b", "Llama-2-70B": "llama-2-70b"}
 # Gbit/s between two nodes of eight GPUs as the source states it: B/s for each GPU.
 _FMS_NETWORK: Final = {"A100": 400e9 / 8 / 8, "H100": 800e9 / 8 / 8}
@@ -42,7 +47,7 @@ def llm_foundry(row: Row) -> SpeedOutcome:
     elif row.gpus > 8:
         settings.append(_NETWORK)
     place = known_machine(row.gpu, row.gpus)
-    return Timed(row, asked, place, "llm-foundry", TOKENS, row.value, _RATE, settings=tuple(settings), machine_changes=network)
+    return Timed(row, asked, place, "llm-foundry", TOKENS, row.value, _RATE, settings=tuple(settings), options=_FLASH, machine_changes=network)
 
 
 def fms_fsdp(row: Row) -> SpeedOutcome:
@@ -60,7 +65,7 @@ def fms_fsdp(row: Row) -> SpeedOutcome:
     network = {"links.network": _FMS_NETWORK[row.gpu[:4]]}
     group = "fms-fsdp-compiled" if compiled else "fms-fsdp"
     place = known_machine(row.gpu, row.gpus)
-    return Timed(row, asked, place, group, TOKENS, row.value, _RATE, settings=_FMS, machine_changes=network)
+    return Timed(row, asked, place, group, TOKENS, row.value, _RATE, settings=_FMS, options=_FLASH, machine_changes=network)
 
 
 def _recipe(row: Row, sharding: str) -> dict[str, Any]:
