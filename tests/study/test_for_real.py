@@ -282,9 +282,9 @@ class TestPage:
         assert isinstance(figure, TimeSeries)
         found = {each.name: each for each in figure.series}
         assert {name.partition(", ")[2]: each.origin for name, each in found.items()} == {
-            "2619 MHz, predicted": "predicted", "2619 MHz, measured": "measured", "1593 MHz": "predicted"
+            "2619 MHz": "predicted", "2619 MHz, this machine": "measured", "1593 MHz": "predicted"
         }  # fmt: skip
-        ours, theirs = found["GPU busy, 2619 MHz, predicted"], found["GPU busy, 2619 MHz, measured"]
+        ours, theirs = found["GPU busy, 2619 MHz"], found["GPU busy, 2619 MHz, this machine"]
         assert (theirs.start, len(theirs.devices)) == (pytest.approx(0.0), 2)
         assert theirs.values.shape[1] * theirs.period == pytest.approx(ours.values.shape[1] * ours.period, rel=0.02)
 
@@ -292,8 +292,9 @@ class TestPage:
         one, both = (clocks.figure(measured_book(names), "Figure 6") for names in (AT_2619, AT_2619 | {"llama-7b.1593"}))
         assert isinstance(one, Bars)
         assert isinstance(both, Bars)
-        assert ([each.name for each in one.series], [each.name for each in both.series]) == (["predicted"], ["predicted", "measured"])
-        assert [value is None for value in both.series[1].values] == [False, True, False, True, True]
+        assert [each.name for each in one.series] == ["predicted", "predicted, 16 x 1"]
+        assert [each.name for each in both.series] == ["predicted", "predicted, 16 x 1", "measured"]
+        assert [value is None for value in both.series[-1].values] == [False, True, False, True, True]
 
     def test_every_run_says_where_it_comes_from(self) -> None:
         made = page.page(measured_book(AT_2619 - {"dlrm.2619"}, {"dlrm.2619": "rank 3 failed in forward"}))
