@@ -44,7 +44,7 @@ PAIR = Here.of(Source("h100-sxm"))
 
 
 def chosen(machine: Here, runs: Mapping[str, Run] | None = None) -> dict[str, choosing.Choice]:
-    return {each.point.name: each for each in choosing.choose(choosing.with_own(PLAN, machine), machine, runs or {})}
+    return {each.point.name: each for each in choosing.choose(choosing.with_own(PLAN, machine), machine, runs or {}, 12)}
 
 
 class TestHere:
@@ -107,7 +107,8 @@ class TestChoosing:
     def test_what_is_predicted_not_to_fit_is_not_tried(self) -> None:
         fitting, name = study_runs.stand_in(PLAN.points["llama-65b.2619"]), "llama-65b.2619"
         assert "may need" in chosen(HGX, {name: with_value(fitting, "host.memory.used.peak", 2e12)})[name].why
-        assert chosen(HGX, {name: with_value(fitting, "host.memory.used.peak", 1e11)})[name].measured
+        small = chosen(HGX, {name: with_value(fitting, "host.memory.used.peak", 1e11)})[name]
+        assert (small.measured, small.why) == (True, "predicted to fit; 12 steps to take 105 s after loading")
         full = dataclasses.replace(fitting, fits=dataclasses.replace(fitting.fits, gpu=False, why="needs 90 GiB"))
         assert chosen(HGX, {name: full})[name].why == "predicted not to fit: needs 90 GiB"
 
