@@ -46,7 +46,7 @@ def run(out: Path | None, as_json: bool, measuring: Measuring = Measuring()) -> 
 
     folder = out or FOLDER
     if measuring.dry_run:
-        study_measuring.rehearse(plan(), folder, measuring.machine, as_json)
+        study_measuring.rehearse(plan(), folder, measuring.machine, measuring.steps, as_json)
         return
     files.check_place(folder / files.NAME)
     book = _measured(folder, measuring) if measuring.wanted else _predicted(folder)

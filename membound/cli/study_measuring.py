@@ -38,13 +38,14 @@ def run(plan: Plan, folder: Path, machine: str | None, steps: int | None, heard:
     return book
 
 
-def rehearse(plan: Plan, folder: Path, machine: str | None, as_json: bool) -> None:
+def rehearse(plan: Plan, folder: Path, machine: str | None, steps: int | None, as_json: bool) -> None:
     """Print what would be measured, what would be predicted only, and why. Raises `InputError` where there is no GPU."""
     from membound.study.hbm_fine_tuning import for_real
     from membound.study.hbm_fine_tuning.here import Here
+    from membound.study.hbm_fine_tuning.measurements import STEPS
 
     here = Here.of(name=machine)
-    choices = for_real.rehearse(plan, folder, here)
+    choices = for_real.rehearse(plan, folder, here, STEPS if steps is None else steps)
     if as_json:
         output.write_json(document(choices, here))
     else:

@@ -86,7 +86,7 @@ def _verdicts(experiment: published_runs.Experiment) -> list[Claim]:
         return [_verdict(experiment, "fits-gpu", False, "it needs more memory than one GPU has")]
     if not fits.host:
         return [_verdict(experiment, "fits-host", False, "OOM: out of host memory")]
-    return [_verdict(experiment, "fits-gpu", True, "it ran"), _verdict(experiment, "fits-host", True, "it ran")]
+    return [_verdict(experiment, "fits-gpu", True, "it ran: the GPUs held it"), _verdict(experiment, "fits-host", True, "it ran: the host held it")]
 
 
 def _verdict(experiment: published_runs.Experiment, kind: Kind, fits: bool, words: str) -> Claim:

@@ -44,7 +44,7 @@ PAIR = Here.of(Source("h100-sxm"))
 
 
 def chosen(machine: Here, runs: Mapping[str, Run] | None = None) -> dict[str, choosing.Choice]:
-    return {each.point.name: each for each in choosing.choose(choosing.with_own(PLAN, machine), machine, runs or {})}
+    return {each.point.name: each for each in choosing.choose(choosing.with_own(PLAN, machine), machine, runs or {}, 12)}
 
 
 class TestHere:
@@ -107,7 +107,8 @@ class TestChoosing:
     def test_what_is_predicted_not_to_fit_is_not_tried(self) -> None:
         fitting, name = study_runs.stand_in(PLAN.points["llama-65b.2619"]), "llama-65b.2619"
         assert "may need" in chosen(HGX, {name: with_value(fitting, "host.memory.used.peak", 2e12)})[name].why
-        assert chosen(HGX, {name: with_value(fitting, "host.memory.used.peak", 1e11)})[name].measured
+        small = chosen(HGX, {name: with_value(fitting, "host.memory.used.peak", 1e11)})[name]
+        assert (small.measured, small.why) == (True, "predicted to fit; 12 steps to take 105 s after loading")
         full = dataclasses.replace(fitting, fits=dataclasses.replace(fitting.fits, gpu=False, why="needs 90 GiB"))
         assert chosen(HGX, {name: full})[name].why == "predicted not to fit: needs 90 GiB"
 
@@ -282,9 +283,9 @@ class TestPage:
         assert isinstance(figure, TimeSeries)
         found = {each.name: each for each in figure.series}
         assert {name.partition(", ")[2]: each.origin for name, each in found.items()} == {
-            "2619 MHz, predicted": "predicted", "2619 MHz, measured": "measured", "1593 MHz": "predicted"
+            "2619 MHz": "predicted", "2619 MHz, this machine": "measured", "1593 MHz": "predicted"
         }  # fmt: skip
-        ours, theirs = found["GPU busy, 2619 MHz, predicted"], found["GPU busy, 2619 MHz, measured"]
+        ours, theirs = found["GPU busy, 2619 MHz"], found["GPU busy, 2619 MHz, this machine"]
         assert (theirs.start, len(theirs.devices)) == (pytest.approx(0.0), 2)
         assert theirs.values.shape[1] * theirs.period == pytest.approx(ours.values.shape[1] * ours.period, rel=0.02)
 
@@ -292,8 +293,9 @@ class TestPage:
         one, both = (clocks.figure(measured_book(names), "Figure 6") for names in (AT_2619, AT_2619 | {"llama-7b.1593"}))
         assert isinstance(one, Bars)
         assert isinstance(both, Bars)
-        assert ([each.name for each in one.series], [each.name for each in both.series]) == (["predicted"], ["predicted", "measured"])
-        assert [value is None for value in both.series[1].values] == [False, True, False, True, True]
+        assert [each.name for each in one.series] == ["predicted", "predicted, 16 x 1"]
+        assert [each.name for each in both.series] == ["predicted", "predicted, 16 x 1", "measured"]
+        assert [value is None for value in both.series[-1].values] == [False, True, False, True, True]
 
     def test_every_run_says_where_it_comes_from(self) -> None:
         made = page.page(measured_book(AT_2619 - {"dlrm.2619"}, {"dlrm.2619": "rank 3 failed in forward"}))

@@ -53,16 +53,24 @@ def _own(point: Point, here: Here) -> Point | None:
     return Point(f"{point.job_name}.{HERE}", point.job_name, f"{point.title}, {gpus} x {machine.gpu.name}", HERE, job, machine)
 
 
-def choose(plan: Plan, here: Here, predicted: Mapping[str, Run]) -> list[Choice]:
-    """What becomes of every point. `predicted` are Runs that are known already: those of points that are not among them are taken to fit."""
-    return [_choice(point, here, predicted.get(name)) for name, point in plan.points.items()]
+def choose(plan: Plan, here: Here, predicted: Mapping[str, Run], steps: int) -> list[Choice]:
+    """What becomes of every point, where measuring is of so many `steps`.
+
+    `predicted` are Runs that are known already: those of points that are not among them are taken to fit.
+    """
+    return [_choice(point, here, predicted.get(name), steps) for name, point in plan.points.items()]
 
 
-def _choice(point: Point, here: Here, run: Run | None) -> Choice:
+def _choice(point: Point, here: Here, run: Run | None, steps: int) -> Choice:
     why = obstacle(point, here) or (_unfit(run, here) if run is not None else None)
     if why is not None:
         return Choice(point, False, why)
-    return Choice(point, True, "fits as predicted" if run is not None else "measured if it is predicted to fit")
+    return Choice(point, True, "to be measured if it is predicted to fit" if run is None else _expected(run, steps))
+
+
+def _expected(run: Run, steps: int) -> str:
+    time = run.number("step.time")
+    return "predicted to fit" if time is None else f"predicted to fit; {steps} steps to take {units.show(time * steps, 's')} after loading"
 
 
 def obstacle(point: Point, here: Here) -> str | None:

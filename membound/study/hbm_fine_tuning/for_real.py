@@ -10,16 +10,16 @@ from membound.study.hbm_fine_tuning.book import Book
 from membound.study.hbm_fine_tuning.choosing import Choice
 from membound.study.hbm_fine_tuning.here import Here
 from membound.study.hbm_fine_tuning.kept import Kept
-from membound.study.hbm_fine_tuning.measurements import Measured, Measurements, measure_all
+from membound.study.hbm_fine_tuning.measurements import STEPS, Measured, Measurements, measure_all
 from membound.study.hbm_fine_tuning.plan import Plan
 from membound.study.predicting import Predictor
 
 
-def rehearse(plan: Plan, folder: Path, here: Here) -> list[Choice]:
+def rehearse(plan: Plan, folder: Path, here: Here, steps: int = STEPS) -> list[Choice]:
     """What `run` would do with each point, as far as it is known without predicting anything: nothing is run."""
     whole, kept = choosing.with_own(plan, here), Kept(folder / "runs")
     known = {name: run for name, point in whole.points.items() if (run := kept.read(point)) is not None}
-    return choosing.choose(whole, here, known)
+    return choosing.choose(whole, here, known, steps)
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
     """
     whole = choosing.with_own(plan, measurements.here)
     ran = runner.run(whole, folder, predictor, heard)
-    choices = choosing.choose(whole, measurements.here, ran.runs)
+    choices = choosing.choose(whole, measurements.here, ran.runs, measurements.options.steps)
     wanted = [each.point for each in choices if each.measured and each.point.name in ran.runs]
     others = [each.point for each in choices if not each.measured]
     heard(f"runs that can be measured on this machine: {len(wanted)}")

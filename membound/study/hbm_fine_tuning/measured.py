@@ -17,7 +17,7 @@ from membound.study.hbm_fine_tuning.book import Book
 from membound.study.hbm_fine_tuning.measurements import first_counted
 
 _COLUMNS: Final = {
-    "step.time": "step", "samples.rate": "samples", "gpu.memory.used.peak": "GPU memory", "host.memory.used.peak": "host memory",
+    "step.time": "step", "gpu.memory.used.peak": "GPU memory", "host.memory.used.peak": "host memory",
     "hbm.utilisation.mean": "HBM bandwidth", "gpu.busy": "GPU busy", "gpu.power.mean": "power",
 }  # fmt: skip
 

@@ -110,7 +110,7 @@ def _beside(book: Book, label: str, name: str) -> dict[str, Run]:
     seconds = max(
         (float(pc.max(predicted.tables[table]["time"]).as_py() or 0.0) for table in ("gpu", "host") if table in predicted.tables), default=0.0
     )
-    return {f"{label}, predicted": predicted, f"{label}, measured": steady(book.measured[name], seconds)}
+    return {label: predicted, f"{label}, this machine": steady(book.measured[name], seconds)}
 
 
 def _shares(kind: str, runs: Mapping[str, Run]) -> TimeSeries:

@@ -123,8 +123,8 @@ def _facts(book: Book) -> list[Fact]:
 def _jobs(book: Book) -> Table:
     """Every planned run: what became of it."""
     columns = (
-        Column("run"), Column("origin"), Column("step", "s"), Column("samples", "sample/s"), Column("HBM used", "B"), Column("HBM bandwidth", "1"),
-        Column("GPU busy", "1"), Column("power", "W"), Column("verdict"),
+        Column("run"), Column("origin"), Column("step", "s"), Column("HBM used", "B"), Column("HBM bandwidth", "1"), Column("GPU busy", "1"),
+        Column("power", "W"), Column("verdict"),
     )  # fmt: skip
     found: list[tuple[Cell, ...]] = []
     for name in book.plan.points:
@@ -139,7 +139,7 @@ def _jobs(book: Book) -> Table:
     )  # fmt: skip
 
 
-_QUANTITIES: Final = ("step.time", "samples.rate", "gpu.memory.used.peak", "hbm.utilisation.mean", "gpu.busy", "gpu.power.mean")
+_QUANTITIES: Final = ("step.time", "gpu.memory.used.peak", "hbm.utilisation.mean", "gpu.busy", "gpu.power.mean")
 
 
 def _job(book: Book, name: str, run: Run | None) -> tuple[Cell, ...]:

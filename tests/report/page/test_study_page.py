@@ -10,6 +10,7 @@ import pytest
 from membound.report.page import files
 from membound.study.hbm_fine_tuning import page
 from tests.study import study_runs
+from tests.study.test_for_real import AT_2619, measured_book
 
 HOSTILE = "</script><script>window.owned=1</script><img src=x onerror=window.owned=2>"
 TIMES = "[...document.querySelectorAll('figure.time')].map((figure) => figure.chart)"
@@ -65,3 +66,12 @@ def test_figures_of_one_job_zoom_together(reading: Any) -> None:
 def test_on_a_phone_nothing_is_wider_than_the_phone(browser: Any, study_page: Path) -> None:
     browser.open(study_page, width=390, height=800)
     assert browser.run("return document.documentElement.scrollWidth") <= 390
+
+
+def test_with_measured_runs_on_it_says_which_and_is_as_silent(browser: Any, tmp_path: Path) -> None:
+    browser.open(files.write(page.page(measured_book(AT_2619, {"dlrm.1593": HOSTILE})), tmp_path), width=390, height=800)
+    assert browser.console() == []
+    assert browser.run("return window.owned") is None
+    assert browser.run("return document.documentElement.scrollWidth") <= 390
+    origins = browser.run("return [...document.querySelectorAll('figure.time')].map((figure) => figure.querySelector('.legend').textContent)")
+    assert sum("measured" in text and "predicted" in text for text in origins) == len(origins)
