@@ -5,11 +5,13 @@ Walking a program costs by its items, hardly by its columns: sixteen machines ta
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from membound.errors import InputError
 from membound.replay.beside import beside_collectives
@@ -17,7 +19,7 @@ from membound.replay.outside import ranks_on_node
 from membound.replay.pricing import Prices, priced
 from membound.replay.step import Played
 from membound.replay.time import Replayer, at_clock, throttled
-from membound.replay.timeline import Timeline, play
+from membound.replay.timeline import Timeline, play_twice
 from membound.replay.workload import Workload
 from membound.spec.machine import Machine
 
@@ -76,11 +78,7 @@ def _side_by_side(replayer: Replayer, group: Sequence[_One], columns: int) -> It
     for first in range(0, len(group), abreast):
         some = group[first : first + abreast]
         places = [slice(number * width, (number + 1) * width) for number in range(len(some))]
-        line = play(replayer.program, _stacked([one.prices for one in some]))
-        slower = [beside_collectives(_columns(line, own), one.work, one.prices, one.machine) for one, own in zip(some, places, strict=True)]
-        if any(each is not None for each in slower):
-            some = [replace(one, prices=replace(one.prices, slower=each)) for one, each in zip(some, slower, strict=True)]
-            line = play(replayer.program, _stacked([one.prices for one in some]))
+        line, _ = play_twice(replayer.program, _stacked([one.prices for one in some]), functools.partial(_slower, some, places))
         for one, own in zip(some, places, strict=True):
             accumulation = header.micro_steps + header.repeat - 1
             played = Played(one.work, one.prices, _columns(line, own), header.repeat, accumulation, header.ranks, replayer.lengths)
@@ -91,11 +89,16 @@ def _stacked(prices: Sequence[Prices]) -> Prices:
     """All as columns of one. What a replay does not read is the first one's."""
     first = prices[0]
     table = np.concatenate([each.table for each in prices], axis=2)
-    slower = None
-    if any(each.slower is not None for each in prices):
-        alone = np.ones((len(first.index), first.table.shape[2]))
-        slower = np.concatenate([alone if each.slower is None else each.slower for each in prices], axis=1)
-    return Prices(table, first.index, first.launch, first.band, first.dimm_bytes, first.unknown, slower)
+    return Prices(table, first.index, first.launch, first.band, first.dimm_bytes, first.unknown)
+
+
+def _slower(group: Sequence[_One], places: Sequence[slice], line: Timeline) -> npt.NDArray[np.float64] | None:
+    """Factors of all side by side; None where no machine has any."""
+    found = [beside_collectives(_columns(line, own), one.work, one.prices, one.machine) for one, own in zip(group, places, strict=True)]
+    if all(each is None for each in found):
+        return None
+    alone = np.ones((len(line.start), places[0].stop))
+    return np.concatenate([alone if each is None else each for each in found], axis=1)
 
 
 def _columns(line: Timeline, these: slice) -> Timeline:

@@ -14,7 +14,7 @@ from membound.replay.outside import ranks_on_node
 from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
 from membound.replay.step import FLOWS, Played
-from membound.replay.timeline import play
+from membound.replay.timeline import play_twice
 from membound.replay.walked import Memo
 from membound.replay.workload import Workload, workload
 from membound.spec.machine import Gpu, Machine
@@ -65,14 +65,10 @@ class Replayer:
     def _play(self, machine: Machine) -> Played:
         work = self.workload(machine.gpu)
         prices = priced(work, machine, ranks_on_node(self.trace, machine))
-        line = play(self.program, prices)
-        slower = beside_collectives(line, work, prices, machine)
-        if slower is not None:
-            prices = replace(prices, slower=slower)
-            line = play(self.program, prices)
+        line, slower = play_twice(self.program, prices, lambda first: beside_collectives(first, work, prices, machine))
         header = self.trace.header
         accumulation = header.micro_steps + header.repeat - 1
-        return Played(work, prices, line, header.repeat, accumulation, header.ranks, self.lengths)
+        return Played(work, replace(prices, slower=slower), line, header.repeat, accumulation, header.ranks, self.lengths)
 
 
 def throttled(played: Played, gpu: Gpu) -> float:

@@ -6,8 +6,9 @@ how much of it was arithmetic, HBM, launching or a link, and these add up. All r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -53,7 +54,26 @@ class Timeline:
 
 def play(program: Program, prices: Prices, host: float | Floats = 1.0) -> Timeline:
     """Run `program` with `prices`. `host`: factor on launch times, one for all or one per column."""
-    return _Player(program, prices, host).run()
+    return _Player(program, prices, host).timeline()
+
+
+def play_twice(program: Program, prices: Prices, slower: Callable[[Timeline], Floats | None]) -> tuple[Timeline, Floats | None]:
+    """As `play`; then again with the factors on durations [n, K] that `slower` finds in that first play, unless it finds None.
+
+    Items that have begun before the first collective is launched are played once: nothing runs beside them.
+    """
+    player = _Player(program, prices, 1.0)
+    collectives = np.flatnonzero(program.kind == _COLLECTIVE)
+    if not len(collectives):
+        return player.timeline(), None
+    player.until(int(collectives[0]) - _QUEUE - _LOOK)
+    again = player.twin()
+    line = player.timeline()
+    factors = slower(line)
+    if factors is None:
+        return line, None
+    again.prices = replace(prices, slower=factors)
+    return again.timeline(), factors
 
 
 class _Player:
@@ -76,15 +96,31 @@ class _Player:
         self.table = prices.by_entry
         self.items = program.items
         self.index, self.cost = prices.index.tolist(), prices.launch.tolist()
+        self.segments = segments(program)
+        self.cuts = set(self.segments[1:].tolist())
+        self.rows = list(_rows_of_kernels(program, self.segments))
+        self.done = 0  # Rows played.
+        self.borders: list[Spent] = []
 
-    def run(self) -> Timeline:
-        program = self.program
-        starts = segments(program)
-        cuts = set(starts[1:].tolist())
-        borders = []
-        for first, after in _rows_of_kernels(program, starts):
-            if first in cuts:
-                borders.append(self._border())
+    def twin(self) -> _Player:
+        """Another that goes on from here, whatever becomes of this one. Moments are never changed in place."""
+        other = copy.copy(self)
+        other.start, other.end = self.start.copy(), self.end.copy()
+        other.tails, other.events, other.engines = dict(self.tails), dict(self.events), dict(self.engines)
+        other.joined, other.borders = list(self.joined), list(self.borders)
+        return other
+
+    def timeline(self) -> Timeline:
+        """All that is left, played."""
+        self.until(len(self.program))
+        return Timeline(self.start, self.end, np.stack([*self.borders, self._end()]), self.segments)
+
+    def until(self, end: int) -> None:
+        """Play the rows that begin before the item `end`."""
+        while self.done < len(self.rows) and self.rows[self.done][0] < end:
+            first, after = self.rows[self.done]
+            if first in self.cuts:
+                self.borders.append(self._border())
             if after - first >= _ROW:
                 self._kernels(first, after)
             else:
@@ -94,8 +130,7 @@ class _Player:
             if last >= _QUEUE and not last % _LOOK:
                 # The host is never further ahead than the queue is deep.
                 self.host = later(self.host, self._queued(last - _QUEUE))
-        borders.append(self._end())
-        return Timeline(self.start, self.end, np.stack(borders), starts)
+            self.done += 1
 
     @property
     def host(self) -> Spent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from membound.replay.pricing import priced
 from membound.replay.side_by_side import on_each
 from membound.replay.step import Played
 from membound.replay.time import Replayer
-from membound.replay.timeline import play
+from membound.replay.timeline import play, play_twice
 from membound.spec import catalogue
 from membound.spec.job import Job
 from membound.study.predicting import Predictor
@@ -79,3 +80,12 @@ def test_slower_kernels_make_no_step_shorter(replayer: Replayer) -> None:
     prices = priced(work, MACHINE, 2)
     without = play(replayer.program, prices).borders[-1, 0]
     assert (replayer.on(MACHINE).timeline.borders[-1, 0] >= without * (1 - 1e-12)).all()
+
+
+def test_going_on_from_the_first_play_is_as_good_as_playing_anew(replayer: Replayer) -> None:
+    work = replayer.workload(MACHINE.gpu)
+    prices = priced(work, MACHINE, 2)
+    line, factors = play_twice(replayer.program, prices, lambda first: beside_collectives(first, work, prices, MACHINE))
+    anew = play(replayer.program, replace(prices, slower=factors))
+    np.testing.assert_array_equal(line.end, anew.end)
+    np.testing.assert_array_equal(line.borders, anew.borders)
