@@ -25,6 +25,12 @@ class CopyEngine:
         self._last: Floats | None = None
         """When all that was asked for so far is over; [K]."""
 
+    def twin(self) -> CopyEngine:
+        """Another that goes on from here, whatever becomes of this one."""
+        other = CopyEngine()
+        other._taken, other._last = list(self._taken), self._last
+        return other
+
     def take(self, now: Floats, ready: Floats, seconds: Floats) -> tuple[Floats, Floats]:
         """When a copy of `seconds` begins and ends that its stream lets go at `ready`; [K] each.
 

@@ -106,7 +106,8 @@ class _Player:
         """Another that goes on from here, whatever becomes of this one. Moments are never changed in place."""
         other = copy.copy(self)
         other.start, other.end = self.start.copy(), self.end.copy()
-        other.tails, other.events, other.engines = dict(self.tails), dict(self.events), dict(self.engines)
+        other.tails, other.events = dict(self.tails), dict(self.events)
+        other.engines = {kind: engine.twin() for kind, engine in self.engines.items()}
         other.joined, other.borders = list(self.joined), list(self.borders)
         return other
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from membound.replay.series import course
 from membound.replay.step import FLOWS, KINDS, Played
 from membound.replay.time import Replayer
 from membound.replay.time_tables import time_tables
-from membound.replay.timeline import play
+from membound.replay.timeline import play, play_twice
 from membound.run import quantities
 from membound.run.schema import Missing, Value
 from membound.spec import catalogue
@@ -187,7 +188,17 @@ def test_a_sensitivity_is_what_one_per_cent_saves(replayer: Replayer, resource: 
         before = replayer.on(machine)
         after = float(replayer.on(PARTS[resource](machine, 1.01)).step[0])
         saved = (float(before.step[0]) - after) / float(before.step[0]) / (1 - 1 / 1.01)
-        assert saved == pytest.approx(before.sensitivity[resource], abs=0.01), machine.name
+        # A share is a slope: within one per cent copies may change their turn, and kernels lie beside collectives a little longer or shorter.
+        assert saved == pytest.approx(before.sensitivity[resource], abs=0.02), machine.name
+
+
+def test_a_second_play_with_nothing_slower_is_the_first(replayer: Replayer) -> None:
+    for machine, before in played_everywhere(replayer):
+        prices = dataclasses.replace(before.prices, slower=None)
+        first = play(replayer.program, prices)
+        again, _ = play_twice(replayer.program, prices, lambda line: np.ones(line.start.shape))
+        np.testing.assert_allclose(again.end, first.end, rtol=1e-9, err_msg=machine.name)
+        np.testing.assert_allclose(again.borders, first.borders, rtol=1e-9, atol=1e-15, err_msg=machine.name)
 
 
 def test_the_sensitivity_to_launching_is_what_a_faster_host_saves(replayer: Replayer) -> None:
