@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# s: below any kernel's time, and far above what a moment of a run of hours can be told from the next.
-_SHORTEST: Final = 1e-7
+SHORTEST: Final = 1e-7
+"""s: below any kernel's time, and far above what a moment of a run of hours can be told from the next."""
 
 
 def covered(start: Floats, end: Floats, at: Floats) -> Floats:
@@ -34,9 +34,9 @@ def covered(start: Floats, end: Floats, at: Floats) -> Floats:
 def flowed(start: Floats, end: Floats, amounts: Floats, at: Floats) -> Floats:
     """What has flowed before each moment `at`, if each interval lets its amount flow evenly; [kinds, at].
 
-    Args: `start`, `end` [n]; `amounts` [kinds, n]. An amount whose interval has no length flows within `_SHORTEST`.
+    Args: `start`, `end` [n]; `amounts` [kinds, n]. An amount whose interval has no length flows within `SHORTEST`.
     """
-    long = np.maximum(end - start, _SHORTEST)
+    long = np.maximum(end - start, SHORTEST)
     rates = amounts / long
     times = np.concatenate([start, start + long])
     order = np.argsort(times, kind="stable")

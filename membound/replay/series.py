@@ -105,8 +105,10 @@ def _span(played: Played, group: npt.NDArray[np.int64]) -> Span:
         begin, end = played.borders[group[0], k], played.borders[group[-1] + 1, k]
         at = np.linspace(begin, end, _points(end - begin))
         start, stop = played.timeline.start[:, k], played.timeline.end[:, k]
-        flows = intervals.flowed(start, stop, played.amounts[:, :, k].T, at)
-        ran = intervals.covered(start[busy], stop[busy], at)
+        # What is over before, or begins after, changes no difference between two moments.
+        within = (stop >= begin - intervals.SHORTEST) & (start <= end)
+        flows = intervals.flowed(start[within], stop[within], played.amounts[within, :, k].T, at)
+        ran = intervals.covered(start[busy & within], stop[busy & within], at)
         both = np.vstack([ran[None], flows])
         curves.append((both - both[:, :1]).T)
         lasting.append(end - begin)
