@@ -23,8 +23,9 @@ from membound.measure.clocks.simulated import SimulatedDriver
 
 def main(machine: Path, state: Path, seconds: float, forks: bool) -> None:
     """Live."""
-    # As in a terminal: under nohup, which checks are often run with, a hangup is ignored by all that it starts.
+    # As in a terminal: under nohup a hangup is ignored by all that it starts, and an interrupt is in whatever a shell's script starts with `&`.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     @contextmanager
     def load(uuids: Sequence[str]) -> Iterator[None]:
