@@ -32,8 +32,6 @@ _HELD: Final = 60.0
 _MOST_ROWS: Final = 160_000
 # Rows are written so far into their tick: by then the fast sensors have answered.
 _WRITE_AT: Final = 0.75
-# How often the sampler tells what it has cost so far, s.
-_ACCOUNT_EVERY: Final = 1.0
 # Ticks per host period where there is no GPU: nothing has to be written in between.
 _WITHOUT_GPU: Final = 4
 # A sensor that hangs at the end is not waited for longer, s.

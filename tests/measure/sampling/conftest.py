@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,19 @@ def record_into(folder: Path, seconds: float, *faults: Fault, gpus: int = 1, **h
     with Recording(folder, Source(H100, gpus, faults), **{"learn": 0.0, "host_period": 0.2, **how}):
         time.sleep(seconds)
     return read(folder)
+
+
+@contextmanager
+def killed_at_the_end(processes: list[subprocess.Popen[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """`processes`, none of which outlives the block."""
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from membound.measure.control import Control
 from membound.measure.recording import Recording, Source, read
 from membound.measure.samples import Samples
 from membound.measure.sweep import sweep
-from tests.measure.sampling.conftest import H100
+from tests.measure.sampling.conftest import H100, killed_at_the_end
 
 # Any number that was never chosen for what it does.
 RANDOM = random.Random(20261125)
@@ -83,14 +83,8 @@ def owners(folders: Sequence[Path]) -> Iterator[list[subprocess.Popen[str]]]:
     for folder in folders:
         with open(errors_of(folder), "w") as errors:
             started.append(subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, stderr=errors, text=True))
-    try:
+    with killed_at_the_end(started):
         yield started
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))

@@ -22,7 +22,7 @@ from membound.measure.control import Control
 from membound.measure.hold import Hold
 from membound.measure.recording import Recording, Source, read
 from membound.measure.sweep import FOLDER, sweep
-from tests.measure.sampling.conftest import H100
+from tests.measure.sampling.conftest import H100, killed_at_the_end
 from tests.measure.sampling.test_killed import check, last, pids, since
 
 RANDOM = random.Random(20261126)
@@ -65,14 +65,8 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def running(*programs: tuple[str, ...]) -> Iterator[list[subprocess.Popen[str]]]:
     """Python programs, each with its arguments; killed at the end."""
     processes = [subprocess.Popen([sys.executable, "-c", *each], stdout=subprocess.PIPE, text=True) for each in programs]
-    try:
+    with killed_at_the_end(processes):
         yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
 
 
 def said(process: subprocess.Popen[str]) -> str:
