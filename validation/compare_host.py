@@ -1,6 +1,6 @@
 """What real model code costs the host beside what the law's prices of single calls add up to: the family `models` of measured kernels.
 
-    python validation/compare_host.py [--rows validation/kernels/h100-sxm-host.csv] [TITLE ...]
+    python validation/compare_host.py [--rows validation/kernels/h100-sxm-host.csv] [--machine h100-sxm] [TITLE ...]
 
 The tiny models of `kernel_families/models.py` are captured and their launches priced by the shipped profile at call_time 1; seconds per layer are
 the difference of 12 and 4 layers over 8, as measured there. Nothing is fitted.
@@ -27,6 +27,7 @@ from membound.study.predicting import Predictor  # noqa: E402
 from membound.trace.schema import PHASE  # noqa: E402
 
 ROWS = ROOT / "validation/kernels/h100-sxm-host.csv"
+MACHINE = "h100-sxm"
 LAYERS = (4, 12)
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128}
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "use_cache": False, **SIZES}
@@ -54,20 +55,20 @@ class Cost:
         return self.measured / self.law
 
 
-def cost(title: str, rows: Path = ROWS) -> Cost:
-    """Of one layer of the model `title`."""
+def cost(title: str, rows: Path = ROWS, machine: str = MACHINE) -> Cost:
+    """Of one layer of the model `title`, the law's by the profile of `machine`'s GPU."""
     with tempfile.TemporaryDirectory() as folder:
-        few, many = (_launches(title, layers, Path(folder)) for layers in LAYERS)
+        few, many = (_launches(title, layers, machine, Path(folder)) for layers in LAYERS)
     return Cost((many - few) / (LAYERS[1] - LAYERS[0]), _measured(title, rows))
 
 
-def _launches(title: str, layers: int, folder: Path) -> float:
+def _launches(title: str, layers: int, named: str, folder: Path) -> float:
     config, key, recipe = MODELS[title]
     path = folder / f"{layers}.json"
     path.write_text(json.dumps({**config, key: layers}))
-    written = {"model": str(path), "data": {"seq_len": 16}, "recipe": {"micro_batch": 1, **recipe}, "machine": "h100-sxm"}
+    written = {"model": str(path), "data": {"seq_len": 16}, "recipe": {"micro_batch": 1, **recipe}, "machine": named}
     host: dict[str, object] = {"host.call_time": 1.0}
-    machine = fields.with_values(catalogue.machine("h100-sxm"), host, "machine").with_gpus(1)
+    machine = fields.with_values(catalogue.machine(named), host, "machine").with_gpus(1)
     played = Predictor().replayer(Job.model_validate(written), 1).on(machine)
     program = played.work.program
     chosen = (program.phase == PHASE["forward"]) | (program.phase == PHASE["backward"])
@@ -89,10 +90,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("titles", nargs="*", metavar="TITLE", help=f"of: {', '.join(MODELS)}")
     parser.add_argument("--rows", type=Path, default=ROWS)
+    parser.add_argument("--machine", default=MACHINE, help="whose profile's prices: one of your own goes before those that ship")
     asked = parser.parse_args()
     ratios = []
     for title in asked.titles or MODELS:
-        found = cost(title, asked.rows)
+        found = cost(title, asked.rows, asked.machine)
         ratios.append(found.ratio)
         print(f"{title:16} law {found.law * 1e3:6.3f} ms a layer, measured {found.measured * 1e3:6.3f} ms = {found.ratio:.2f}", flush=True)
     print(f"{'median':16} {statistics.median(ratios):.2f}")

@@ -30,8 +30,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "validation")]
 
+import count_bytes  # noqa: E402
 import measure_jobs  # noqa: E402
-from job_table import COUNTED, JOBS, OVERHEAD, TINY, TWENTY_FOUR  # noqa: E402
+from job_table import COUNTED, JOBS, MORE, OVERHEAD, TINY, TWENTY_FOUR  # noqa: E402
 
 from membound.errors import MemboundError  # noqa: E402
 from membound.measure import here  # noqa: E402
@@ -47,6 +48,8 @@ RECORDED, COUNTING = Source("h100-sxm"), Source("synthetic-h100")
 # A step's own programs are ended so long after its time, s.
 GRACE = 30.0
 KERNELS = 200.0
+# Time that one job may take under Nsight Compute, s: two milliseconds or more for each of some thousands of kernels.
+PROFILED = 240.0
 DONE, PARTLY, SKIPPED, FAILED = "done", "partly", "skipped", "failed"
 
 
@@ -114,6 +117,20 @@ def cannot_count(call: Call) -> str:
     return "" if call.rehearse or not why else f"{why}: {cure}" if cure else why
 
 
+def profiled(call: Call) -> str:
+    """HBM bytes of the same jobs kernel by kernel by Nsight Compute, which leaves the clocks alone."""
+    missing = []
+    for name in COUNTED:
+        if not call.rehearse and not count_bytes.count(name, call.out, min(PROFILED, call.left)):
+            missing.append(name)
+    return ", ".join(missing)
+
+
+def cannot_profile(call: Call) -> str:
+    """Why no kernel can be profiled here."""
+    return "" if call.rehearse or count_bytes.profiler() else "Nsight Compute's ncu is not on the PATH"
+
+
 def overhead(call: Call) -> str:
     """The same job with and without the sampler, in turns."""
     written = TINY["tiny-full-2x256"] if call.rehearse else JOBS[OVERHEAD]
@@ -126,8 +143,8 @@ def overhead(call: Call) -> str:
 
 
 def jobs(call: Call) -> str:
-    """The 24 jobs. In a rehearsal the tiny ones, on the processor."""
-    wanted, source = (TINY, RECORDED) if call.rehearse else ({name: JOBS[name] for name in TWENTY_FOUR}, Source())
+    """The 24 jobs, and more where time is left. In a rehearsal the tiny ones, on the processor."""
+    wanted, source = (TINY, RECORDED) if call.rehearse else ({name: JOBS[name] for name in (*TWENTY_FOUR, *MORE)}, Source())
     if call.rehearse:
         print("\n".join(f"{name:45} skipped: needs a GPU" for name in TWENTY_FOUR))
     return ", ".join(measure_jobs.measure_all(wanted, call.out, call.left, source=source))
@@ -138,6 +155,7 @@ STEPS: dict[str, Step] = {
     "sensors": Step(sensors, 60),
     "kernels": Step(kernels, 60),
     "counted": Step(counted, 60, cannot_count),
+    "profiled": Step(profiled, 60, cannot_profile),
     "overhead": Step(overhead, 120),
     "jobs": Step(jobs, 60),
 }
