@@ -32,24 +32,31 @@ synchronisation beyond the wait itself; an operator on host tensors beyond its w
 
 # Operands that a call has without being a multi-tensor one: beyond these, each costs the time of a tensor.
 _FEW: Final = 8
+# What a layer of real model code takes over the sum of its calls, each measured alone and hundreds of times in a row: Python between the calls, and
+# caches that other code has used since. Median of four models on two hosts, 1.29 to 1.94 (validation/compare_host.py; docs/laws.md). Engines' own
+# Python and optimizers were measured in place.
+_MODEL_CODE: Final = 1.52
 
 Column = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
 def launch_seconds(
-    profile: Profile, kind: Column, backward: Flags, views: Column, modules: Column, tensors: Column, hooked: bool = False
+    profile: Profile, kind: Column, model: Flags, backward: Flags, views: Column, modules: Column, tensors: Column, hooked: bool = False
 ) -> npt.NDArray[np.float64]:
     """Host seconds of each item and of the views and modules before it; [n].
 
-    Args: `kind` index into `KINDS` of each item, `backward` whether autograd's thread makes the call, `hooked` whether an engine fetches each
-    module's parameters before it runs and lets go of them after, as ZeRO-3 does.
+    Args: `kind` index into `KINDS` of each item, `model` whether the model's code makes the call, in forward or for it in backward, `backward`
+    whether autograd's thread makes it, `hooked` whether an engine fetches each module's parameters before it runs and lets go of them after, as
+    ZeRO-3 does.
     """
     prices = profile.launch
+    kernel = kind == KINDS.index("kernel")
     own = np.array([prices[name] for name in KINDS])[kind]
-    own = np.where(backward & (kind == KINDS.index("kernel")), prices["backward"], own)
+    own = np.where(backward & kernel, prices["backward"], own)
     many = np.maximum(tensors - _FEW, 0) * prices["tensor"]
-    view = np.where(backward, prices["view_backward"], prices["view"])
     # Within autograd's thread no module is entered, but an engine's hooks run there too.
-    module = np.where(backward, 0.0, prices["module"]) + (prices["hooked"] if hooked else 0.0)
-    return np.asarray(own + many + views * view + modules * module, np.float64)
+    around = views * np.where(backward, prices["view_backward"], prices["view"]) + modules * np.where(backward, 0.0, prices["module"])
+    hooks = modules * (prices["hooked"] if hooked else 0.0)
+    slower = np.where(model, _MODEL_CODE, 1.0)
+    return np.asarray(own * np.where(kernel, slower, 1.0) + many + around * slower + hooks, np.float64)

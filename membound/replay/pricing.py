@@ -18,6 +18,7 @@ from membound.cost.resources import ROW, ROWS, Spent
 from membound.replay.operands import Operands
 from membound.replay.program import Program
 from membound.replay.workload import Workload
+from membound.spec.host import CALIBRATED, PLAIN_SERVER, Host
 from membound.spec.machine import Machine
 from membound.trace.schema import KIND, PHASE, PLACE
 
@@ -75,7 +76,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, others, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
-    return Prices(table, index, _launches(program, profile) * machine.host.call_time, band, _dimm_bytes(work), unknown)
+    return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, _dimm_bytes(work), unknown)
 
 
 # Links and host work: see the laws' own evidence (docs/laws).
@@ -153,4 +154,12 @@ def _launches(program: Program, profile: Profile) -> Floats:
     own = np.where(collective, launch.KINDS.index(prepared), calls[program.kind])
     hooked = engine == "deepspeed" and bool((collective & (program.phase == PHASE["forward"])).any())
     backward = program.phase == PHASE["backward"]
-    return launch.launch_seconds(profile, own, backward, program.views, program.modules, program.tensors, hooked)
+    model = backward | (program.phase == PHASE["forward"])
+    return launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooked)
+
+
+def _call_time(host: Host, profile: Profile) -> float:
+    """What a call takes over its price in `profile`: as said, or of a plain server beside the host of a profile that ships."""
+    if host.call_time is not None:
+        return host.call_time
+    return CALIBRATED if profile.path else PLAIN_SERVER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,6 +42,12 @@ class Nvme(Spec):
     """Where these values come from."""
 
 
+PLAIN_SERVER: Final = 0.45
+"""Time of a call on a server without a virtual machine over that on the host of the profiles that ship, 1: see `Host.call_time`."""
+CALIBRATED: Final = 1.0
+"""The same over the prices of a profile made on the host itself."""
+
+
 class Host(Spec):
     """The host of one node: processors and memory."""
 
@@ -62,11 +68,12 @@ class Host(Spec):
     """Sustained core clock of the processor, Hz."""
     l3: Bytes
     """Last-level cache of one processor, B."""
-    call_time: Annotated[float, Field(gt=0, le=100)] = 0.45
-    """What a call of Python, PyTorch or the driver takes over its time on the host that the shipped profiles were measured on, 1.
+    call_time: Annotated[float, Field(gt=0, le=100)] | None = None
+    """What a call of Python, PyTorch or the driver takes over its time in the GPU's profile, 1; null: 0.45 with a profile that ships, 1 with one
+    that `membound calibrate` has made, on its own host.
 
-    That host was a virtual machine. Module calls and views take 0.36 to 0.49 of its least times on a server without one (our own readings:
-    0.62 and 1.13 us on an AMD EPYC at 2.6 GHz, 1.73 and 2.29 us there); other servers lie within a factor of 1.5.
+    The prices of profiles that ship are those of a virtual machine. Module calls and views take 0.36 to 0.49 of its least times on a server without
+    one (our own readings: 0.62 and 1.13 us on an AMD EPYC at 2.6 GHz, 1.73 and 2.29 us there); other servers lie within a factor of 1.5.
     """
     channels_per_socket: Count
     """Memory channels of one processor."""
