@@ -9,16 +9,11 @@ from typing import Final
 import numpy as np
 
 from membound.cost import collectives, pcie
-from membound.cost.attention_backward import AttentionBackward
-from membound.cost.attention_forward import AttentionForward
-from membound.cost.batched_matmul import BatchedMatmul
-from membound.cost.law import Kernels, Law, Shape
-from membound.cost.matmul import Matmul
 from membound.cost.profile import Profile
 from membound.spec.machine import Machine
-from membound.study.calibration.calls import Row, number, sizes
+from membound.study.calibration.calls import Row, number
+from membound.study.calibration.products import predicted
 
-_LAWS: Final[tuple[Law, ...]] = (Matmul(), BatchedMatmul(), AttentionForward(), AttentionBackward())
 # From how many rows on a median is trusted.
 _ENOUGH: Final = 5
 # Copies that show a link's rate, and those that show how long the smallest takes, B.
@@ -49,41 +44,19 @@ def copy_latency(rows: Iterable[Row]) -> float | None:
 def _ratios(rows: Sequence[Row], machine: Machine) -> Iterator[tuple[str, list[float]]]:
     groups: dict[str, list[float]] = {}
     for row in rows:
-        name, predicted = _kernel(row, machine)
-        seconds = number(row, "seconds_warm")
-        if predicted is not None and seconds is not None:
-            groups.setdefault(name, []).append(seconds / predicted)
+        ours, seconds = predicted(row, machine.gpu), number(row, "seconds_warm")
+        if ours is not None and seconds is not None:
+            groups.setdefault(_factor(row), []).append(seconds / ours)
     yield from groups.items()
     yield "pcie", _copies(rows, machine)
     yield "collectives", _collectives(rows, machine)
 
 
-def _kernel(row: Row, machine: Machine) -> tuple[str, float | None]:
-    """Which factor the row bears on, and its predicted seconds; None where no such law knows it, or TF32 was allowed."""
-    law = next((law for law in _LAWS if law.knows(row["op"])), None)
-    if law is None or row["family"] not in {"matmul", "bmm", "attention"} or "tf32" in row["notes"] or number(row, "bytes") is None:
-        return "", None
-    reads, writes = _operands(row)
-    flops, nbytes = np.array([float(row["flops"])]), np.array([float(row["bytes"])])
-    causal = np.array([int("causal" in row["notes"])])
-    kernels = Kernels((row["op"],), (tuple(reads),), (tuple(writes),), flops, nbytes, 0 * nbytes, nbytes, causal)
-    plain = "_fp32" if row["dtype"] == "float32" else ""
-    name = f"matmul{plain}" if row["family"] != "attention" else f"attention_{'backward' if 'backward' in row['op'] else 'forward'}"
-    return name, float(law.price(kernels, machine.gpu).seconds[0])
-
-
-def _operands(row: Row) -> tuple[list[Shape], list[Shape]]:
-    dtype, dims = row["dtype"], sizes(row)
-    if row["family"] == "matmul":
-        m, n, k = dims
-        return [(dtype, (m, k)), (dtype, (k, n))], [(dtype, (m, n))]
-    if row["family"] == "bmm":
-        batch, m, n, k = dims
-        return [(dtype, (batch, m, k)), (dtype, (batch, k, n))], [(dtype, (batch, m, n))]
-    batch, tokens, heads, groups, width = dims
-    query, key = (dtype, (batch, heads, tokens, width)), (dtype, (batch, groups, tokens, width))
-    mask = [(dtype, (batch, heads, tokens, tokens))] if "bias" in row["notes"] else []
-    return ([query, query, key, key, *mask, query], [query, key, key]) if "backward" in row["op"] else ([query, key, key, *mask], [query])
+def _factor(row: Row) -> str:
+    """Which factor a row of a product or of attention bears on."""
+    if row["family"] == "attention":
+        return f"attention_{'backward' if 'backward' in row['op'] else 'forward'}"
+    return "matmul_fp32" if row["dtype"] == "float32" else "matmul"
 
 
 def _pinned(row: Row) -> bool:
