@@ -56,12 +56,12 @@ def compare(files: list[Path], gpu: Gpu) -> list[Found]:
 
 
 def summary(found: list[Found]) -> list[tuple[str, int, float, float, float]]:
-    """By family: rows, median and 90th percentile of the relative error, and the bias (mean of logarithms)."""
+    """By family that was measured: rows, median and 90th percentile of the relative error, and the bias (mean of logarithms)."""
     groups: dict[str, list[Found]] = defaultdict(list)
     for each in found:
         groups[each.row["family"]].append(each)
     rows = []
-    for family in FAMILIES:
+    for family in (each for each in FAMILIES if groups[each]):
         ratios = np.array([each.ratio for each in groups[family]])
         errors = np.abs(ratios - 1)
         bias = float(np.expm1(np.log(ratios).mean()))
