@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from membound.run.schema import Run
 from membound.spec.job import Job
 from membound.spec.machine import Machine
 from membound.study.claims import published
+from membound.study.once import Once, unheard
 from membound.study.predicting import Predictor
 
 
@@ -31,9 +31,12 @@ class ReportPredictor:
     """Predicts the report's experiments; each distinct Job on each machine once."""
 
     predictor: Predictor
-    heard: Callable[[str], None] = lambda what: None
+    heard: Callable[[str], None] = unheard
     """Told of each prediction as it begins."""
-    _known: dict[str, Run | MemboundError] = field(default_factory=dict)
+    _runs: Once[Run] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._runs = Once(self.predictor, lambda run: run, self.heard)
 
     def predict(self, settings: bool = True) -> ReportRuns:
         """All experiments; under the plausible settings too, unless `settings` is False. One that fails does not stop the others."""
@@ -46,21 +49,10 @@ class ReportPredictor:
 
     def _add(self, found: ReportRuns, name: str, setting: str | None, job: Job, machine: Machine) -> None:
         what = name if setting is None else f"{name}: {setting}"
-        run = self._run(what, job, machine)
+        run = self._runs.ask(what, job, machine)
         if isinstance(run, MemboundError):
             found.failed[what] = str(run)
         elif setting is None:
             found.runs[name] = run
         else:
             found.variants[name, setting] = run
-
-    def _run(self, what: str, job: Job, machine: Machine) -> Run | MemboundError:
-        key = json.dumps([job.model_dump(mode="json"), machine.model_dump(mode="json")], sort_keys=True)
-        if key not in self._known:
-            self.heard(what)
-            try:
-                self._known[key] = self.predictor.predict(job, machine).run
-            # What one experiment meets is a result about that experiment.
-            except MemboundError as error:
-                self._known[key] = error
-        return self._known[key]

@@ -14,10 +14,6 @@ AnyCase = TypeVar("AnyCase", bound=Case)
 AnyBeside = TypeVar("AnyBeside", bound="Beside")
 
 
-def unheard(what: str) -> None:
-    """Hears nothing."""
-
-
 class Beside(Protocol):
     """A row beside its prediction, whatever it publishes."""
 

@@ -66,6 +66,11 @@ class Case(Protocol):
         """What was set where the source is silent or the installed software differs, each with its reason."""
 
 
+def told(case: Case) -> str:
+    """A row in a few words, for who waits."""
+    return f"{case.row.id}: {case.row.model}, {case.row.task}, {case.row.gpu}"
+
+
 def machine_of(case: Case) -> Machine:
     """The machine of `case` as its source states it, the part that the Job uses."""
     found = catalogue.machine(case.machine)

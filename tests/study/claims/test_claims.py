@@ -315,7 +315,7 @@ class Oracle:
     def __init__(self) -> None:
         self.asked: list[tuple[str, float]] = []
 
-    def predict(self, job: Any, machine: Any) -> Any:
+    def predict(self, job: Any, machine: Any, options: Any = None) -> Any:
         self.asked.append((job.model_dump_json(), machine.gpu.hbm.clock))
         if job.recipe.method == "qlora":
             raise CaptureError("refused")

@@ -17,9 +17,10 @@ import pytest
 from membound.errors import CaptureError, InputError, RecordError
 from membound.run.schema import Fits, Run, Value
 from membound.spec import catalogue
+from membound.study.once import unheard
 from membound.study.predicting import Predictor
 from membound.study.validation import rows
-from membound.study.validation.answered import Failed, unheard
+from membound.study.validation.answered import Failed
 from membound.study.validation.memory import mapping, measured, page, statistics
 from membound.study.validation.memory.comparison import Compared, Comparison, outcomes
 from membound.study.validation.memory.measured import Measured

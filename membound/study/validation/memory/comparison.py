@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from membound.errors import MemboundError
 from membound.run.schema import Run
+from membound.study.once import Once, unheard
 from membound.study.predicting import Predictor
-from membound.study.validation.answered import Failed, unheard
+from membound.study.validation.answered import Failed
 from membound.study.validation.memory import mapping, rows
 from membound.study.validation.memory.outcome import HOST, Comparable, Outcome
-from membound.study.validation.outcome import LeftOut, machine_of
+from membound.study.validation.outcome import LeftOut, machine_of, told
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,19 @@ class Comparison:
     predictor: Predictor
     heard: Callable[[str], None] = unheard
     """Told of each prediction as it begins."""
-    _known: dict[str, Run | MemboundError] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the packages that the predictions were made with."""
+    _runs: Once[Run] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._runs = Once(self.predictor, self._noted, self.heard)
 
     def compare(self, outcomes: Iterable[Outcome]) -> list[Done]:
         """One result for each outcome, in order."""
         return [outcome if isinstance(outcome, LeftOut) else self._compared(outcome) for outcome in outcomes]
 
-    @property
-    def versions(self) -> dict[str, str]:
-        """Of the packages that the predictions were made with."""
-        runs = [run for run in self._known.values() if isinstance(run, Run)]
-        return {name: version for run in runs for name, version in run.about["versions"].items()}
-
     def _compared(self, case: Comparable) -> Compared | Failed[Comparable]:
-        run = self._run(case)
+        run = self._runs.ask(told(case), case.job, machine_of(case), case.options)
         if isinstance(run, MemboundError):
             return Failed(case, str(run))
         memory = "host" if case.quantity == HOST else "gpu"
@@ -83,16 +82,9 @@ class Comparison:
         assert capacity is not None
         return Compared(case, predicted, used, capacity, run.fits.host if memory == "host" else run.fits.gpu)
 
-    def _run(self, case: Comparable) -> Run | MemboundError:
-        key = json.dumps([case.job.model_dump(mode="json"), case.machine, dict(case.machine_changes), dict(case.options)], sort_keys=True)
-        if key not in self._known:
-            self.heard(f"{case.row.id}: {case.row.model}, {case.row.task}, {case.row.gpu}")
-            try:
-                self._known[key] = self.predictor.predict(case.job, machine_of(case), case.options).run
-            # The study goes on: what one Job meets is a result about that row.
-            except MemboundError as error:
-                self._known[key] = error
-        return self._known[key]
+    def _noted(self, run: Run) -> Run:
+        self.versions.update(run.about["versions"])
+        return run
 
 
 def outcomes(groups: Iterable[str] = ()) -> list[Outcome]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from membound.errors import MemboundError
 from membound.run.schema import Missing, Run
 from membound.spec import catalogue
+from membound.study.once import Once, unheard
 from membound.study.predicting import Predictor
-from membound.study.validation.answered import Failed, unheard
-from membound.study.validation.outcome import LeftOut, machine_of
+from membound.study.validation.answered import Failed
+from membound.study.validation.outcome import LeftOut, machine_of, told
 from membound.study.validation.speed import mapping, rows
 from membound.study.validation.speed.outcome import EXAM, GROUPS, STEP, SpeedOutcome, Timed
 
@@ -75,7 +76,10 @@ class SpeedComparison:
     """Told of each prediction as it begins."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that the predictions were made with."""
-    _known: dict[str, Predicted | str] = field(default_factory=dict)
+    _steps: Once[Predicted | str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._steps = Once(self.predictor, self._numbers, self.heard)
 
     def compare(self, outcomes: Iterable[SpeedOutcome]) -> list[SpeedDone]:
         """One result for each outcome, in order. Jobs that serve most rows are captured first."""
@@ -86,21 +90,16 @@ class SpeedComparison:
 
     def _compared(self, case: Timed) -> SpeedCompared | Failed[Timed]:
         answer = self._predicted(case)
-        return Failed(case, answer) if isinstance(answer, str) else SpeedCompared(case, catalogue.machine(case.machine).gpu.name, answer)
+        if isinstance(answer, str | MemboundError):
+            return Failed(case, str(answer))
+        return SpeedCompared(case, catalogue.machine(case.machine).gpu.name, answer)
 
-    def _predicted(self, case: Timed) -> Predicted | str:
-        key = f"{_job_key(case)} {case.machine} {json.dumps(dict(case.machine_changes), sort_keys=True)}"
-        if key not in self._known:
-            self.heard(f"{case.row.id}: {case.row.model}, {case.row.task}, {case.row.gpu}")
-            try:
-                run = self.predictor.predict(case.job, machine_of(case), case.options).run
-            # The study goes on: what one Job meets is a result about that row.
-            except MemboundError as error:
-                self._known[key] = str(error)
-            else:
-                self.versions.update(run.about.get("versions", {}))
-                self._known[key] = _numbers(run)
-        return self._known[key]
+    def _predicted(self, case: Timed) -> Predicted | str | MemboundError:
+        return self._steps.ask(told(case), case.job, machine_of(case), case.options)
+
+    def _numbers(self, run: Run) -> Predicted | str:
+        self.versions.update(run.about.get("versions", {}))
+        return _numbers(run)
 
 
 def _numbers(run: Run) -> Predicted | str:
