@@ -16,8 +16,8 @@ import numpy as np
 
 from membound.replay import side_by_side
 from membound.spec import fields, jobfile
-from membound.study import sweep, sweep_grid
 from membound.study.predicting import Predictor
+from membound.study.sweep import grid, predicting
 
 JOB = "examples/alpaca-7b-zero1.yaml"
 # 10 x 10 x 10 points.
@@ -39,7 +39,7 @@ def main(processes: int | None) -> None:
     asked = jobfile.read(JOB)
     replayer = Predictor().replayer(asked.job, asked.machine.gpus)
     start, before = time.perf_counter(), used()
-    found = sweep.sweep(sweep_grid.whole(asked.job, OVER), processes=processes)
+    found = predicting.sweep(grid.whole(asked.job, OVER), processes=processes)
     wall, cpu = time.perf_counter() - start, used() - before
     print(f"{len(found.points):,} points: {wall:.1f} s, {cpu:.1f} processor seconds, {cpu / len(found.points) * 1e3:.1f} ms each", flush=True)
     machines = [fields.with_values(asked.machine, {"gpu.hbm.clock": float(clock)}) for clock in np.linspace(1.6e9, 4e9, 64)]

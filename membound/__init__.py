@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from membound.spec.machine import Machine
     from membound.study.measuring import load
     from membound.study.predicting import predict
-    from membound.study.sweep import predicted as sweep
+    from membound.study.sweep.predicting import predicted as sweep
 
 __version__ = "0.2.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
     "load": ("membound.study.measuring", "load"),
     "measure": ("membound.measure", ""),  # the package is the verb
     "predict": ("membound.study.predicting", "predict"),
-    "sweep": ("membound.study.sweep", "predicted"),
+    "sweep": ("membound.study.sweep.predicting", "predicted"),
 }
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from membound.spec import jobfile
-from membound.study import sweep_grid
-from membound.study.sweep_grid import Axis
+from membound.study.sweep import grid
+from membound.study.sweep.grid import Axis
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,7 +59,7 @@ def test_its_commands_can_be_asked(command: str) -> None:
     asked = jobfile.read(str(ROOT / words[2]), options(command, "--set"), machine)
     axes = [Axis.parse(text) for text in options(command, "--over")]
     if axes:
-        sweep_grid.whole(asked.job, {axis.key: axis.values for axis in axes}, machine)
+        grid.whole(asked.job, {axis.key: axis.values for axis in axes}, machine)
 
 
 def test_compared_runs_are_made_before() -> None:

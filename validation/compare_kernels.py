@@ -19,46 +19,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from membound.cost.attention_backward import AttentionBackward
-from membound.cost.attention_forward import AttentionForward
-from membound.cost.batched_matmul import BatchedMatmul
-from membound.cost.law import Kernels, Law, Shape
-from membound.cost.matmul import Matmul
 from membound.spec import catalogue
 from membound.spec.machine import Gpu
+from membound.study.calibration.calls import Row
+from membound.study.calibration.products import predicted
 
-LAWS: tuple[Law, ...] = (Matmul(), BatchedMatmul(), AttentionForward(), AttentionBackward())
-Row = dict[str, str]
 # Row; predicted, cold and warm seconds.
 Found = tuple[Row, float, float, float]
-
-
-def operands(row: Row) -> tuple[list[Shape], list[Shape]]:
-    """What the operator of `row` reads and writes."""
-    sizes = [int(size) for size in row["shapes"].split(",")]
-    dtype = row["dtype"]
-    if row["family"] == "matmul":
-        m, n, k = sizes
-        return [(dtype, (m, k)), (dtype, (k, n))], [(dtype, (m, n))]
-    if row["family"] == "bmm":
-        batch, m, n, k = sizes
-        return [(dtype, (batch, m, k)), (dtype, (batch, k, n))], [(dtype, (batch, m, n))]
-    batch, tokens, heads, groups, width = sizes
-    query, key = (dtype, (batch, heads, tokens, width)), (dtype, (batch, groups, tokens, width))
-    mask = [(dtype, (batch, heads, tokens, tokens))] if "bias" in row["notes"] else []
-    return ([query, query, key, key, *mask, query], [query, key, key]) if "backward" in row["op"] else ([query, key, key, *mask], [query])
-
-
-def predicted(row: Row, gpu: Gpu) -> float | None:
-    """Seconds of the law that knows the operator of `row`; None where none of these laws does, or TF32 was allowed."""
-    law = next((law for law in LAWS if law.knows(row["op"])), None)
-    if law is None or row["family"] not in {"matmul", "bmm", "attention"} or "tf32" in row["notes"]:
-        return None
-    reads, writes = operands(row)
-    flops, nbytes = np.array([float(row["flops"])]), np.array([float(row["bytes"])])
-    causal = np.array([int("causal" in row["notes"])])
-    kernels = Kernels((row["op"],), (tuple(reads),), (tuple(writes),), flops, nbytes, 0 * nbytes, nbytes, causal)
-    return float(law.price(kernels, gpu).seconds[0])
 
 
 def compare(file: Path, gpu: Gpu) -> list[Found]:

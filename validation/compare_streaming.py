@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from membound.measure.calibrate import run
 from membound.spec import catalogue
 from membound.spec.machine import Gpu
-from membound.study import calibrating_rows
-from membound.study.calibrating_calls import Row
-from membound.study.calibrating_calls import call as call
+from membound.study.calibration import samples
+from membound.study.calibration.calls import Row
+from membound.study.calibration.calls import call as call
 
 FAMILIES = (
     "pointwise", "copy", "reduction", "norm", "softmax", "loss", "embedding", "indexing", "optimizer", "quantised", "convolution", "recurrent"
@@ -49,19 +49,19 @@ def compare(files: list[Path], gpu: Gpu) -> list[Found]:
     """All rows that a law here prices."""
     rows = [row for file in files for row in run.read(file).rows]
     found = []
-    for sample in calibrating_rows.samples(rows, gpu):
+    for sample in samples.samples(rows, gpu):
         predicted = float(sample.law.price(sample.kernels, gpu).seconds[0])
         found.append(Found(sample.row, "cold" if sample.cold else "warm", predicted, sample.seconds))
     return found
 
 
 def summary(found: list[Found]) -> list[tuple[str, int, float, float, float]]:
-    """By family: rows, median and 90th percentile of the relative error, and the bias (mean of logarithms)."""
+    """By family that was measured: rows, median and 90th percentile of the relative error, and the bias (mean of logarithms)."""
     groups: dict[str, list[Found]] = defaultdict(list)
     for each in found:
         groups[each.row["family"]].append(each)
     rows = []
-    for family in FAMILIES:
+    for family in (each for each in FAMILIES if groups[each]):
         ratios = np.array([each.ratio for each in groups[family]])
         errors = np.abs(ratios - 1)
         bias = float(np.expm1(np.log(ratios).mean()))

@@ -14,7 +14,7 @@ from membound.cli.options import AsJson, ThisMachine
 from membound.errors import InputError
 
 if TYPE_CHECKING:
-    from membound.study.calibrating import Outcome
+    from membound.study.calibration.fitting import Outcome
 
 # Time that a calibration may be given, s: with less no family of kernels would be whole, with more nothing would be left to measure.
 _LEAST, _MOST = 10.0, 3600.0
@@ -35,7 +35,7 @@ def calibrate(
     dry: _Dry = False,
 ) -> None:
     """Measure what this GPU and its host really do, within five minutes, and write a profile that predictions use from then on."""
-    from membound.study import calibrating
+    from membound.study.calibration import fitting
 
     given = units.parse(seconds, "s", "--seconds")
     if not _LEAST <= given <= _MOST:
@@ -45,9 +45,9 @@ def calibrate(
     if dry and rows:
         raise InputError("--rows", str(rows[0]), "--dry rehearses measuring: leave one of the two out")
     if rows:
-        _show(calibrating.from_rows(rows, out, machine), as_json)
+        _show(fitting.from_rows(rows, out, machine), as_json)
     else:
-        _show(calibrating.calibrate(given, out, machine, dry, _hear), as_json)
+        _show(fitting.calibrate(given, out, machine, dry, _hear), as_json)
 
 
 def _hear(line: str) -> None:
@@ -56,9 +56,9 @@ def _hear(line: str) -> None:
 
 def _show(outcome: Outcome, as_json: bool) -> None:
     if as_json:
-        from membound.study import calibrating
+        from membound.study.calibration import fitting
 
-        output.write_json(calibrating.document(outcome))
+        output.write_json(fitting.document(outcome))
         return
     from membound.cli import calibrate_tables
 

@@ -11,7 +11,7 @@ from membound.cli.study_tables import titled
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from membound.study.calibrating import Outcome
+    from membound.study.calibration.fitting import Outcome
 
 
 def tables(outcome: Outcome) -> list[RenderableType]:

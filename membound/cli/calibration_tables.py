@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from membound.study.calibration import Calibration
+    from membound.study.calibration.leave_one_out import Calibration
 
 
 def calibration(result: Calibration) -> RenderableType:

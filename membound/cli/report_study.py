@@ -74,10 +74,10 @@ def _measured(folder: Path, measuring: Measuring) -> Book:
 
 def document(book: Book, path: Path) -> dict[str, Any]:
     """The study as JSON: every Run's verdict and values, why others failed, and the agreement, misses first."""
-    from membound.study import report_claims_table
+    from membound.study.claims import table
 
     runs, measured = ({name: _told(run) for name, run in some.items()} for some in (book.runs, book.measured))
-    agreement = [report_claims_table.row(each) for each in book.agreements]
+    agreement = [table.row(each) for each in book.agreements]
     failed = {"failed": dict(book.failed), "not_measured": {**book.why_predicted, **book.unmeasured}}
     return {"schema": SCHEMA, "study": "hbm-fine-tuning", "page": str(path), "runs": runs, "measured": measured, **failed, "agreement": agreement}
 

@@ -9,8 +9,8 @@ from membound.cli.study_tables import titled
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from membound.study.speed_validation_result import SpeedResult
-    from membound.study.speed_validation_statistics import GroupErrors
+    from membound.study.validation.speed.result import SpeedResult
+    from membound.study.validation.speed.statistics import GroupErrors
 
 
 def speed(result: SpeedResult) -> RenderableType:
@@ -23,7 +23,7 @@ def speed(result: SpeedResult) -> RenderableType:
 
 
 def _misses(result: SpeedResult, most: int = 20) -> RenderableType | None:
-    from membound.study.validation_result import title
+    from membound.study.validation.sections import title
 
     misses = result.misses()
     rows = [(each.case.row.id, each.case.group, title(each.case.row), each.gpu, f"{each.ratio:.2f}") for each in misses[:most]]
@@ -32,7 +32,7 @@ def _misses(result: SpeedResult, most: int = 20) -> RenderableType | None:
 
 
 def _groups(result: SpeedResult) -> RenderableType | None:
-    from membound.study.speed_validation_statistics import by_group, overall
+    from membound.study.validation.speed.statistics import by_group, overall
 
     rows = [(*key, *_cells(each)) for key, each in sorted(by_group(result.done).items(), key=lambda item: item[1].met)]
     if (whole := overall(result.done)) is not None:

@@ -67,13 +67,13 @@ def study(
 
 
 def _calibrate(out: Path | None, as_json: bool) -> None:
-    from membound.study import calibration
+    from membound.study.calibration import leave_one_out
 
-    result = calibration.run()
+    result = leave_one_out.run()
     if out is not None:
-        calibration.write(result, out)
+        leave_one_out.write(result, out)
     if as_json:
-        output.write_json(calibration.document(result))
+        output.write_json(leave_one_out.document(result))
         return
     from membound.cli import calibration_tables
 

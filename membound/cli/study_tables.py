@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from membound.study.validation_result import Result
+    from membound.study.validation.memory.result import Result
 
 
 def validation(result: Result) -> RenderableType:
@@ -20,14 +20,14 @@ def validation(result: Result) -> RenderableType:
 
 
 def _exam(result: Result) -> RenderableType | None:
-    from membound.study.validation_result import marks
+    from membound.study.validation.memory.result import marks
 
     rows = [(mark.criterion, mark.limit, mark.found, "yes" if mark.passed else "NO") for mark in marks(result)]
     return titled("the exam", ("criterion", "limit", "found", "met"), rows)
 
 
 def _groups(result: Result) -> RenderableType | None:
-    from membound.study.validation_statistics import by_group
+    from membound.study.validation.memory.statistics import by_group
 
     rows = [
         (group, quantity, str(each.count), f"{each.median:.2%}", f"{each.worst:+.2%}", f"{each.within_5:.0%}")
@@ -37,7 +37,7 @@ def _groups(result: Result) -> RenderableType | None:
 
 
 def _own(result: Result) -> RenderableType | None:
-    from membound.study.validation_result import own
+    from membound.study.validation.memory.result import own
 
     rows = [(key, str(each.count), f"{each.median:.3%}", f"{each.worst:+.3%}") for key, each in own(result.measured).items()]
     return titled("predicted over our own measurements", ("quantity", "runs", "median error", "worst"), rows)

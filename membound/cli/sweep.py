@@ -14,10 +14,10 @@ from membound.errors import InputError
 
 if TYPE_CHECKING:
     from membound.run.schema import Run
-    from membound.study.measured_sweep import Sweep as Measured
     from membound.study.predicting import Predictor
-    from membound.study.sweep import Sweep
-    from membound.study.sweep_grid import Grid
+    from membound.study.sweep.grid import Grid
+    from membound.study.sweep.predicting import Sweep
+    from membound.study.sweep.switching import Sweep as Measured
 
 _JobFile = Annotated[str | None, typer.Argument(metavar="JOB", help="Job file (YAML), or - for standard input.")]
 _Over = Annotated[
@@ -83,21 +83,20 @@ def sweep(
 
 def _grid(job: str, over: list[str], changes: list[str], machine: str | None) -> Grid:
     from membound.spec import jobfile
-    from membound.study import sweep_grid
-    from membound.study.sweep_grid import Axis
+    from membound.study.sweep.grid import Axis, parsed_changes, whole
 
     axes = [Axis.parse(text) for text in over]
-    of_job, of_machine = sweep_grid.parsed_changes(changes)
+    of_job, of_machine = parsed_changes(changes)
     keys = [axis.key for axis in axes]
     for key in keys:
         if keys.count(key) > 1 or key in {change.partition("=")[0].strip() for change in of_job}:
             raise InputError("--over", key, "give each field once")
     asked = jobfile.read(job, changes, machine)
-    return sweep_grid.whole(asked.job, {axis.key: axis.values for axis in axes}, machine, of_machine)
+    return whole(asked.job, {axis.key: axis.values for axis in axes}, machine, of_machine)
 
 
 def _predicted(grid: Grid, predictor: Predictor) -> Sweep:
-    from membound.study import sweep as study
+    from membound.study.sweep import predicting as study
 
     def tell(what: str, done: int, of: int) -> None:
         print(f"\r\033[K{what}: {done:,} of {of:,}", end="\n" if done == of else "", file=sys.stderr, flush=True)
@@ -122,10 +121,10 @@ def _write(found: Sweep, grid: Grid, predictor: Predictor, out: Path, runs: bool
 
 def _show(found: Sweep, measured: Measured[Run] | None, grid: Grid, as_json: bool, out: Path | None) -> None:
     from membound.cli import sweep_measure, sweep_tables
-    from membound.study import sweep_table
+    from membound.study.sweep import table
 
     if as_json:
-        document = sweep_table.document(found)
+        document = table.document(found)
         output.write_json({**document, "measured": _measured_document(measured, grid)} if measured is not None else document)
         return
     if measured is not None and measured.points:
@@ -148,7 +147,8 @@ def _show_measured(measured: Measured[Run] | None, grid: Grid, as_json: bool) ->
 
 
 def _measured_document(measured: Measured[Run], grid: Grid) -> dict[str, Any]:
-    from membound.study import sweep_grid, sweep_measuring
+    from membound.study.sweep import measuring
+    from membound.study.sweep.grid import numbers
 
-    clocks = sweep_grid.numbers(grid.axes[0]) or ()
-    return sweep_measuring.document(measured, [round(clock) for clock in clocks])
+    clocks = numbers(grid.axes[0]) or ()
+    return measuring.document(measured, [round(clock) for clock in clocks])

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from membound.run.schema import Run
-    from membound.study.measured_sweep import Sweep
-    from membound.study.sweep_measuring import Errand
+    from membound.study.sweep.measuring import Errand
+    from membound.study.sweep.switching import Sweep
 
 
 def errand(job: str, out: Path | None, changes: Sequence[str], machine: str | None, steps: int) -> Errand:
     """What is to be measured. Raises `InputError` for what another process cannot be told."""
-    from membound.study.sweep_measuring import Errand
+    from membound.study.sweep.measuring import Errand
 
     if job == "-":
         raise InputError("job file", job, "write it to a file: each clock is measured by a process of its own")
@@ -37,10 +37,10 @@ def rehearse(driver: str, over: Sequence[str], gpus: int, as_json: bool) -> None
     """Print every call that a measured sweep would make; none is made."""
     from membound.measure.clocks import state
     from membound.measure.clocks.opening import open_driver
-    from membound.study import measured_sweep, sweep_measuring
+    from membound.study.sweep import measuring, switching
 
     found = open_driver(driver)
-    lines = measured_sweep.rehearse(found, sweep_measuring.gpus_of(found, gpus), measured_sweep.clocks(_only(over)), state.folder())
+    lines = switching.rehearse(found, measuring.gpus_of(found, gpus), switching.clocks(_only(over)), state.folder())
     if as_json:
         output.write_json({"schema": 1, "steps": list(lines)})
     else:
@@ -52,18 +52,18 @@ def measure(driver: str, over: Sequence[str], gpus: int, asked: Errand) -> tuple
     from membound.measure.clocks.consent import Consent
     from membound.measure.clocks.opening import open_driver
     from membound.measure.clocks.refusals import NotSwitchableError
-    from membound.study import measured_sweep, sweep_measuring
+    from membound.study.sweep import measuring, switching
 
     text = _only(over)
-    consent, clocks = Consent.from_options(True, text), measured_sweep.clocks(text)
+    consent, clocks = Consent.from_options(True, text), switching.clocks(text)
     try:
         found = open_driver(driver)
     except NotSwitchableError as error:
         return None, str(error)
-    uuids = sweep_measuring.gpus_of(found, gpus)
-    options = measured_sweep.Options(payload=dataclasses.asdict(asked))
-    load, body = sweep_measuring.load_of(found), sweep_measuring.measuring(asked, found, uuids)
-    result = measured_sweep.sweep(found, uuids, clocks, load, body, consent, options)
+    uuids = measuring.gpus_of(found, gpus)
+    options = switching.Options(payload=dataclasses.asdict(asked))
+    load, body = measuring.load_of(found), measuring.measuring(asked, found, uuids)
+    result = switching.sweep(found, uuids, clocks, load, body, consent, options)
     return result, result.refused
 
 
@@ -71,12 +71,12 @@ def resume(path: Path, as_json: bool) -> None:
     """Go on with the plan at `path`, and say what comes next."""
     from membound.measure.clocks import plan
     from membound.measure.clocks.opening import open_driver
-    from membound.study import measured_sweep, sweep_measuring
+    from membound.study.sweep import measuring, switching
 
     kept = plan.read(path)
     driver = open_driver(kept.driver)
-    body = sweep_measuring.measuring(sweep_measuring.Errand.of(kept.payload), driver, kept.uuids)
-    found = measured_sweep.resume(path, sweep_measuring.load_of(driver), lambda clock: _discard(body(clock)))
+    body = measuring.measuring(measuring.Errand.of(kept.payload), driver, kept.uuids)
+    found = switching.resume(path, measuring.load_of(driver), lambda clock: _discard(body(clock)))
     steps = plan.steps(found.plan, path)
     if as_json:
         output.write_json({"schema": 1, "did": found.did, "clock": found.clock, "text": found.text, "steps": list(steps)})
@@ -90,7 +90,7 @@ def table(found: Sweep[Any]) -> RenderableType:
     from rich.markup import escape
     from rich.table import Table
 
-    from membound.study.measured_sweep import Failed
+    from membound.study.sweep.switching import Failed
 
     grid = Table(title="measured", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for head in ("memory", "core", "step", "tokens fed", "gain", "HBM", "power"):

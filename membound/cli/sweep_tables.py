@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from membound.report.sweep_figure import Drawing, Line
-    from membound.study.sweep import Point, Sweep
-    from membound.study.sweep_grid import Axis
+    from membound.study.sweep.grid import Axis
+    from membound.study.sweep.predicting import Point, Sweep
 
 # Rows on a terminal; the files hold them all.
 _SHOWN: Final = 40
@@ -94,15 +94,15 @@ def write(found: Sweep, folder: Path) -> None:
 
     from membound.report import sweep_figure
     from membound.report.files import atomically
-    from membound.study import sweep_table
+    from membound.study.sweep import table
 
-    rows, parquet = sweep_table.table(found), io.BytesIO()
+    rows, parquet = table.table(found), io.BytesIO()
     pq.write_table(rows, parquet, compression="zstd")
     drawing = drawn(found)
     files = {
         "sweep.parquet": parquet.getvalue(),
-        "sweep.csv": sweep_table.as_csv(rows),
-        "sweep.json": (json.dumps(sweep_table.document(found), indent=1, allow_nan=False) + "\n").encode(),
+        "sweep.csv": table.as_csv(rows),
+        "sweep.json": (json.dumps(table.document(found), indent=1, allow_nan=False) + "\n").encode(),
         "sweep.svg": sweep_figure.render(drawing, "svg"),
         "sweep.png": sweep_figure.render(drawing, "png"),
     }
@@ -114,19 +114,19 @@ def write(found: Sweep, folder: Path) -> None:
 def drawn(found: Sweep) -> Drawing:
     """What the figure shows of a sweep."""
     from membound.report.sweep_figure import Drawing
-    from membound.study import sweep_grid
-    from membound.study.sweep_table import words
+    from membound.study.sweep import grid
+    from membound.study.sweep.table import words
 
     first = found.axes[0]
     count = len(found.points) // len(first.values)
     # The first axis varies slowest: points of one line lie `count` apart.
     lines = tuple(_line(found, found.points[number::count]) for number in range(count))
-    return Drawing(_title(found), first.key, tuple(map(words, first.values)), sweep_grid.numbers(first), sweep_grid.unit_of(first.key) or "", lines)
+    return Drawing(_title(found), first.key, tuple(map(words, first.values)), grid.numbers(first), grid.unit_of(first.key) or "", lines)
 
 
 def _line(found: Sweep, points: tuple[Point, ...]) -> Line:
     from membound.report.sweep_figure import Line
-    from membound.study.sweep_table import words
+    from membound.study.sweep.table import words
 
     short = names(found.axes)
     name = ", ".join(f"{short[axis.key]} {words(points[0].at[axis.key])}" for axis in found.axes[1:])
@@ -144,7 +144,7 @@ def _title(found: Sweep) -> str:
 
 def _row(found: Sweep, point: Point, wide: bool) -> list[str]:
     from membound import units
-    from membound.study.sweep_table import words
+    from membound.study.sweep.table import words
 
     at = [words(point.at[axis.key]) for axis in found.axes]
     if point.priced is None:

@@ -13,8 +13,8 @@ from membound.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from membound.study.predicting import Predictor
-    from membound.study.speed_validation_result import SpeedResult
-    from membound.study.validation_result import Result
+    from membound.study.validation.memory.result import Result
+    from membound.study.validation.speed.result import SpeedResult
 
 PARTS: Final = ("memory", "speed", "measured")
 
@@ -36,23 +36,26 @@ def run(predictor: Predictor, groups: list[str], only: str | None, records: Reco
     if only == "measured":
         _own_runs(predictor, records.own, out, as_json)
         return
-    from membound.study import speed_validation_page, speed_validation_result, validation_page, validation_result
+    from membound.study.validation.memory import page as memory_page
+    from membound.study.validation.memory import result as memory_result
+    from membound.study.validation.speed import page as speed_page
+    from membound.study.validation.speed import result as speed_result
 
     memory_groups, speed_groups = _groups(groups, only)
     memory = None if memory_groups is None else _memory(predictor, memory_groups, records)
     if out is not None and memory is not None:
-        validation_result.write(memory, out, validation_page.page(memory))
+        memory_result.write(memory, out, memory_page.page(memory))
     speed = None if speed_groups is None else _speed(predictor, speed_groups)
     if out is not None and speed is not None:
-        speed_validation_result.write(speed, out / "speed", speed_validation_page.page(speed))
+        speed_result.write(speed, out / "speed", speed_page.page(speed))
     _show(memory, speed, out, as_json)
 
 
 def _own_runs(predictor: Predictor, folder: Path, out: Path | None, as_json: bool) -> None:
-    from membound.study import own_runs, own_runs_page
+    from membound.study.validation.own_runs import comparison, page
 
-    found = own_runs.compare(folder, predictor, _say)
-    text = own_runs_page.page(found)
+    found = comparison.compare(folder, predictor, _say)
+    text = page.page(found)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "validation-measured.md").write_text(text, encoding="utf-8")
@@ -63,11 +66,12 @@ def _own_runs(predictor: Predictor, folder: Path, out: Path | None, as_json: boo
 
 
 def _show(memory: Result | None, speed: SpeedResult | None, out: Path | None, as_json: bool) -> None:
-    from membound.study import speed_validation_result, validation_result
+    from membound.study.validation.memory import result as memory_result
+    from membound.study.validation.speed import result as speed_result
 
     if as_json:
-        document = validation_result.document(memory) if memory is not None else {"schema": validation_result.SCHEMA}
-        output.write_json(document if speed is None else {**document, "speed": speed_validation_result.document(speed)})
+        document = memory_result.document(memory) if memory is not None else {"schema": memory_result.SCHEMA}
+        output.write_json(document if speed is None else {**document, "speed": speed_result.document(speed)})
         return
     from membound.cli import speed_tables, study_tables
 
@@ -80,30 +84,31 @@ def _show(memory: Result | None, speed: SpeedResult | None, out: Path | None, as
 
 
 def _memory(predictor: Predictor, groups: list[str], records: Records) -> Result:
-    from membound.study import validation, validation_measured
-    from membound.study.validation_result import Result
+    from membound.study.validation.memory import measured
+    from membound.study.validation.memory.comparison import Comparison, outcomes
+    from membound.study.validation.memory.result import Result
 
-    comparison = validation.Comparison(predictor, _say)
-    done = comparison.compare(validation.outcomes(groups))
-    own = [] if groups else validation_measured.compare(records.measured, records.machine, predictor, _say)
+    comparison = Comparison(predictor, _say)
+    done = comparison.compare(outcomes(groups))
+    own = [] if groups else measured.compare(records.measured, records.machine, predictor, _say)
     return Result(tuple(done), comparison.versions, tuple(own))
 
 
 def _speed(predictor: Predictor, groups: list[str]) -> SpeedResult:
-    from membound.study import speed_validation
-    from membound.study.published_speed import rows
-    from membound.study.speed_validation_result import SpeedResult
-    from membound.study.speed_validation_statistics import repeats
+    from membound.study.validation.speed import rows
+    from membound.study.validation.speed.comparison import SpeedComparison, outcomes
+    from membound.study.validation.speed.result import SpeedResult
+    from membound.study.validation.speed.statistics import repeats
 
-    comparison = speed_validation.SpeedComparison(predictor, _say)
-    done = comparison.compare(speed_validation.outcomes(groups))
+    comparison = SpeedComparison(predictor, _say)
+    done = comparison.compare(outcomes(groups))
     return SpeedResult(tuple(done), comparison.versions, tuple(repeats(rows.read())))
 
 
 def _groups(asked: list[str], only: str | None) -> tuple[list[str] | None, list[str] | None]:
     """The groups of memory and of speed to compare: none named is all of them; None where that part is not to run."""
-    from membound.study.published.outcome import GROUPS
-    from membound.study.published_speed.outcome import GROUPS as SPEED_GROUPS
+    from membound.study.validation.memory.outcome import GROUPS
+    from membound.study.validation.speed.outcome import GROUPS as SPEED_GROUPS
 
     if only is not None and only not in PARTS:
         raise UnknownNameError("--only", only, PARTS)

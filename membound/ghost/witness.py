@@ -52,7 +52,7 @@ def witness(job: Job, config: dict[str, Any], steps: int = STEPS, rank: int = 0)
     recorder = Recorder(DEVICE, dict.fromkeys(_COLLECTIVES, _let_go) if job.recipe.engine in {"fsdp", "deepspeed"} else None)
     watcher = GhostWatcher(recorder)
     per_node = min(int(os.environ.get("LOCAL_WORLD_SIZE", job.gpus)), job.gpus)
-    world = World(torch.device(DEVICE), rank, rank % per_node, size=job.gpus, per_node=per_node, watcher=watcher)
+    world = World(torch.device(DEVICE), rank=rank, size=job.gpus, per_node=per_node, watcher=watcher)
     torch.manual_seed(0)
     with _as_on_cuda(recorder), recorder:
         program = registry.program(shortened(job), config)

@@ -111,7 +111,7 @@ def _run(plan: Plan, rank: Rank, notes: marks.Marks, where: dict[str, Any]) -> N
     notes.note("ready", rss=psutil.Process().memory_info().rss)
     memory = Memory(notes, device, options.period)
     watcher = MarkingWatcher(notes, memory, device, _loading(plan, device), where)
-    world = World(device, rank.rank, rank.local, rank.size, rank.per_node, watcher=watcher)
+    world = World(device, rank=rank.rank, size=rank.size, per_node=rank.per_node, watcher=watcher)
     _meet(plan, notes)
     try:
         with memory:

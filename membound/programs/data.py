@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from membound.errors import InputError
-from membound.spec.job import Data
+from membound.spec.job import Data, json_file
 from membound.spec.lengths import stored
 
 IGNORE = -100
@@ -138,12 +136,7 @@ def prompt_of(example: dict[str, str]) -> str:
 
 
 def _examples(path: str) -> list[dict[str, Any]]:
-    try:
-        examples = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise InputError("data.path", path, error.strerror or "cannot be read") from None
-    except ValueError as error:
-        raise InputError("data.path", path, f"is not JSON: {error}") from None
+    examples = json_file("data.path", path)
     if not isinstance(examples, list) or not examples:
         raise InputError("data.path", path, "must hold a JSON list of rows")
     for number, example in enumerate(examples):

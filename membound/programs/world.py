@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -55,8 +55,8 @@ class World:
     """One rank's surroundings."""
 
     device: torch.device
+    _: KW_ONLY
     rank: int = 0
-    local_rank: int = 0
     size: int = 1
     """Ranks in all."""
     per_node: int = 1

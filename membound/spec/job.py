@@ -239,14 +239,19 @@ def _check_lora(recipe: Recipe) -> None:
         raise InputError("recipe.quantisation", recipe.quantisation.model_dump(), "only method qlora quantises the base weights")
 
 
+def json_file(field: str, path: str) -> Any:
+    """What the JSON file at `path` holds, which a Job's `field` names. Raises `InputError`."""
+    try:
+        return json.loads(Path(path).read_text())
+    except OSError as error:
+        raise InputError(field, path, error.strerror or "cannot be read") from None
+    except ValueError as error:
+        raise InputError(field, path, f"is not JSON: {error}") from None
+
+
 def deepspeed_json(path: str) -> dict[str, Any]:
     """The user's DeepSpeed configuration as a dict. Raises `InputError` for anything that is not a JSON object."""
-    try:
-        config = json.loads(Path(path).read_text())
-    except OSError as error:
-        raise InputError("recipe.deepspeed_config", path, error.strerror or "cannot be read") from None
-    except ValueError as error:
-        raise InputError("recipe.deepspeed_config", path, f"is not JSON: {error}") from None
+    config = json_file("recipe.deepspeed_config", path)
     if not isinstance(config, dict):
         raise InputError("recipe.deepspeed_config", path, "must hold one JSON object")
     return config

@@ -16,7 +16,7 @@ from membound.cost.tiles import Rates, tiled
 from membound.errors import InputError
 from membound.spec import catalogue
 from membound.spec.machine import Gpu
-from membound.study.calibration import TARGETS, run
+from membound.study.calibration.leave_one_out import TARGETS, run
 
 GPUS = [name for name in catalogue.machines() if catalogue.machine(name).gpus == 1]
 SHAPES = ((2048, 4096, 4096), (512, 11008, 4096), (11008, 4096, 760), (4, 4096, 4096), (8192, 32000, 4096), (2048, 16, 4096), (1, 1, 1))

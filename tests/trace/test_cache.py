@@ -102,6 +102,10 @@ class TestKey:
         monkeypatch.setattr(cache.sources, "digest", lambda *parts: "other")
         assert cache.key(job(), CONFIG, 8) != before
 
+    def test_code_that_is_not_there_cannot_be_watched(self) -> None:
+        with pytest.raises(AssertionError, match="spec/jobs"):
+            cache.sources.digest("spec/job.py", "spec/jobs.py")
+
 
 class TestKeeping:
     def test_what_is_put_is_got(self, kept: TraceCache) -> None:

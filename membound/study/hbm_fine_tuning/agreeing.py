@@ -9,10 +9,10 @@ from membound.report.charts.data import Cell, Column, Noted
 from membound.report.charts.table import Table
 from membound.report.page.page import Verdict
 from membound.run.schema import Missing
-from membound.study import published_runs
-from membound.study import report_claims_table as words
+from membound.study.claims import published
+from membound.study.claims import table as words
+from membound.study.claims.agreement import Agreement
 from membound.study.hbm_fine_tuning.book import Book, rows
-from membound.study.report_claims import Agreement
 
 _AGREE: Final = frozenset({"in band", "within tolerance"})
 _FITS: Final = frozenset({"fits-gpu", "fits-host"})
@@ -71,7 +71,7 @@ def agreement(book: Book) -> Table:
 def _reasons() -> tuple[str, ...]:
     """Why a setting is the most plausible, once for each."""
     found: dict[str, str] = {}
-    for each in published_runs.experiments().values():
+    for each in published.experiments().values():
         best = each.most_plausible
         if best is not None:
             found.setdefault(best.most_plausible, f"Most plausible for {each.section.partition(';')[0]}: {best.name}. {best.most_plausible}")

@@ -10,13 +10,16 @@ from importlib import resources
 from membound.report.charts.figure import Figure, Reference
 from membound.report.charts.prose import Prose
 from membound.run.schema import Run, Value
-from membound.study import claim_evaluation, claim_quantities, published_claims, published_runs, report_claims
+from membound.study.claims import agreement, stated
+from membound.study.claims.agreement import Agreement
+from membound.study.claims.evaluation import evaluate
+from membound.study.claims.published import runs as published_runs
+from membound.study.claims.quantities import read
+from membound.study.claims.stated import Claim
 from membound.study.hbm_fine_tuning import plan as plans
 from membound.study.hbm_fine_tuning.measurements import Measured
 from membound.study.hbm_fine_tuning.plan import Plan
 from membound.study.hbm_fine_tuning.runner import Ran
-from membound.study.published_claims import Claim
-from membound.study.report_claims import Agreement
 
 
 @dataclass(frozen=True)
@@ -44,14 +47,14 @@ class Book:
         variants = {key: ran.runs[point] for key, point in plan.variants.items() if point in ran.runs}
         reasons = {row["claim"]: row["reason"] for row in rows("reasons.csv")}
         others = {name: ran.runs[point] for name, point in plan.plausible.items() if point in ran.runs and point != plan.report[name]}
-        usual = report_claims.with_plausible(report_claims.agreement(ours, variants, reasons), ours, others)
+        usual = agreement.with_plausible(agreement.agreement(ours, variants, reasons), ours, others)
         agreements = _measured_where_all_are(usual, theirs)
         return cls(plan, ran.runs, ran.failed, agreements, done.runs, done.failed, why_predicted or {})
 
     def alike(self, names: Collection[str], *quantities: str) -> Book:
         """This book with measured Runs in the place of predicted ones if `quantities` were measured of all `names`: like is compared with like."""
         known = (self.measured[name] for name in names if name in self.measured)
-        whole = [run for run in known if all(isinstance(claim_quantities.read(run, each), Value) for each in quantities)]
+        whole = [run for run in known if all(isinstance(read(run, each), Value) for each in quantities)]
         return replace(self, runs={**self.runs, **self.measured}) if names and len(whole) == len(names) else self
 
     def origin(self, names: Iterable[str]) -> str:
@@ -66,13 +69,13 @@ class Book:
     def value(self, name: str, quantity: str) -> Value | None:
         """A quantity of the run called `name`, derived or its own; None where either is missing."""
         run = self.runs.get(name)
-        found = None if run is None else claim_quantities.read(run, quantity)
+        found = None if run is None else read(run, quantity)
         return found if isinstance(found, Value) else None
 
     def ratio(self, over: str, under: str, quantity: str) -> Value | None:
         """A quantity of one run over that of another, with its band; None where either is missing."""
         claim = Claim("", "ratio", quantity, over, (under,), None, 0.0, 0.0, 0.0, "", "")
-        found = claim_evaluation.evaluate(claim, self.runs)
+        found = evaluate(claim, self.runs)
         return found if isinstance(found, Value) else None
 
     def without(self, needed: Sequence[str]) -> str:
@@ -87,8 +90,8 @@ class Book:
 def _measured_where_all_are(agreements: Sequence[Agreement], measured: Mapping[str, Run]) -> tuple[Agreement, ...]:
     """Statements whose runs were all measured, and measured what they are about, beside the measured Runs; the others as they are."""
     known = [each.claim for each in agreements if set(each.claim.runs) <= measured.keys()]
-    better = {each.claim.id: each for each in report_claims.agreement(measured, claims=known) if isinstance(each.ours, Value)}
-    return report_claims.in_order(better.get(each.claim.id, each) for each in agreements)
+    better = {each.claim.id: each for each in agreement.agreement(measured, claims=known) if isinstance(each.ours, Value)}
+    return agreement.in_order(better.get(each.claim.id, each) for each in agreements)
 
 
 def rows(file: str) -> list[dict[str, str]]:
@@ -104,7 +107,7 @@ def absent(label: str, title: str, reason: str) -> Figure:
 
 def published(run: str, quantity: str) -> Value | None:
     """What the report states of one of its runs; None where it states nothing."""
-    found = published_runs.runs()[run].values.get(quantity)
+    found = published_runs()[run].values.get(quantity)
     return found if isinstance(found, Value) else None
 
 
@@ -121,7 +124,7 @@ def reference(run: str, quantity: str, words: str) -> tuple[Reference, ...]:
 
 def claim(name: str) -> Claim:
     """The report's statement `name`."""
-    return next(each for each in published_claims.claims() if each.id == name)
+    return next(each for each in stated.claims() if each.id == name)
 
 
 def title(job: str) -> str:

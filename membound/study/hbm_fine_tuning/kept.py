@@ -13,7 +13,7 @@ from membound.errors import RecordError
 from membound.run import store
 from membound.run.schema import Run
 from membound.spec import catalogue
-from membound.study import published_runs
+from membound.study.claims import published
 from membound.study.hbm_fine_tuning.plan import Point
 from membound.trace import cache
 
@@ -48,7 +48,7 @@ class Kept:
 
 def write_published(folder: Path) -> None:
     """The report's own Runs beside ours, one folder each, for `membound compare`. Raises `StorageError`."""
-    for name, run in published_runs.runs().items():
+    for name, run in published.runs().items():
         store.write(run, folder / "published" / name)
 
 

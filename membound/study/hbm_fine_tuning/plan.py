@@ -12,7 +12,7 @@ from typing import Any, Final
 from membound.spec import catalogue, fields, safe_yaml
 from membound.spec.job import Job
 from membound.spec.machine import Machine
-from membound.study import published_runs
+from membound.study.claims import published
 
 _PLAN: Final = "hbm_fine_tuning/plan.yaml"
 OF_REPORT: Final = "the report's"
@@ -61,7 +61,7 @@ def plan() -> Plan:
 def _job(entry: Mapping[str, Any]) -> Job:
     if "file" in entry:
         return fields.read(Job, safe_yaml.mapping(_text(entry["file"]), entry["file"]))
-    experiment = published_runs.experiment(entry["most_plausible"])
+    experiment = published.experiment(entry["most_plausible"])
     setting = experiment.most_plausible
     assert setting is not None
     return experiment.variant(setting)
@@ -92,7 +92,7 @@ def _with_report(points: dict[str, Point], settings: Mapping[str, list[str]]) ->
     report: dict[str, str] = {}
     variants: dict[tuple[str, str], str] = {}
     plausible: dict[str, str] = {}
-    for name, experiment in published_runs.experiments().items():
+    for name, experiment in published.experiments().items():
         content = _content(experiment.job, experiment.machine)
         if content not in known:
             known[content] = name

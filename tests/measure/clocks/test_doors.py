@@ -94,7 +94,7 @@ def test_a_consent_comes_from_the_command_line_or_a_journal() -> None:
 
 
 def test_a_session_is_begun_by_the_measured_sweep_alone() -> None:
-    assert files(lambda node: calls(node, "Session")) == {"study/measured_sweep.py"}
+    assert files(lambda node: calls(node, "Session")) == {"study/sweep/switching.py"}
 
 
 @pytest.mark.parametrize("consent", [None, True, "yes", "--measure --over machine.gpu.hbm.clock=1593MHz", Consent("")])

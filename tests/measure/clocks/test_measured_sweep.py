@@ -17,8 +17,8 @@ from membound.measure.clocks.refusals import BusyError, ThrottledError
 from membound.measure.clocks.session import Point, Timing
 from membound.measure.clocks.simulated import SimulatedDriver
 from membound.measure.clocks.verifying import Load
-from membound.study import measured_sweep
-from membound.study.measured_sweep import Failed, Options, Sweep
+from membound.study.sweep import switching
+from membound.study.sweep.switching import Failed, Options, Sweep
 
 LOW, HIGH = 1_593_000_000, 2_619_000_000
 BOTH = "machine.gpu.hbm.clock=2619MHz, 1593 MHz"
@@ -30,7 +30,7 @@ def sweep(driver: SimulatedDriver, load: Load, consent: Consent, state: Path) ->
 
     def run(measure: Callable[[int], Any], over: Sequence[int] = (HIGH, LOW), **more: Any) -> Sweep[Any]:
         options = Options(folder=state, timing=Timing(0.0, 0.3, 0.01, 0.001), **more)
-        return measured_sweep.sweep(driver, ["GPU-a"], over, load, measure, consent, options)
+        return switching.sweep(driver, ["GPU-a"], over, load, measure, consent, options)
 
     return run
 
@@ -44,12 +44,12 @@ def deferred(machine: Path) -> Path:
 
 class TestClocks:
     def test_they_are_read_with_their_units(self) -> None:
-        assert measured_sweep.clocks(BOTH) == (HIGH, LOW)
+        assert switching.clocks(BOTH) == (HIGH, LOW)
 
     @pytest.mark.parametrize("over", ["machine.gpu.hbm.clock=", "machine.gpu.hbm.capacity=80GiB", "machine.gpu.hbm.clock=1593MHz,1593MHz", "1593MHz"])
     def test_what_is_none_is_refused(self, over: str) -> None:
         with pytest.raises(InputError, match="--over"):
-            measured_sweep.clocks(over)
+            switching.clocks(over)
 
 
 class TestSweep:
@@ -122,7 +122,7 @@ class TestPlan:
         assert plan.read(made).payload == {"job": "tiny.yaml"}
 
     def resume(self, made: Path, load: Load, measure: Callable[[int], None]) -> plan.Advance:
-        return measured_sweep.resume(made, load, measure, patience=0.3)
+        return switching.resume(made, load, measure, patience=0.3)
 
     def test_it_is_walked_to_its_end(self, made: Path, deferred: Path, load: Load) -> None:
         measured: list[int] = []
@@ -165,11 +165,11 @@ class TestPlan:
 
 class TestRehearsal:
     def test_it_tells_of_the_plan(self, deferred: Path, driver: SimulatedDriver, state: Path) -> None:
-        steps = measured_sweep.rehearse(driver, ["GPU-a"], (HIGH, LOW), state)
+        steps = switching.rehearse(driver, ["GPU-a"], (HIGH, LOW), state)
         assert [step.split("(")[0] for step in steps if step.startswith("call")] == ["call   nvmlDeviceSetApplicationsClocks"] * 2
         assert any("a plan is written" in step for step in steps)
         assert board.calls(deferred) == []
 
     def test_it_refuses_what_a_sweep_refuses(self, driver: SimulatedDriver, state: Path) -> None:
         with pytest.raises(InputError, match="supports"):
-            measured_sweep.rehearse(driver, ["GPU-a"], (1,), state)
+            switching.rehearse(driver, ["GPU-a"], (1,), state)

@@ -9,8 +9,8 @@ import pytest
 
 from membound.report.page import files
 from membound.study.hbm_fine_tuning import page
-from tests.study import study_runs
-from tests.study.test_for_real import AT_2619, measured_book
+from tests.study.hbm_fine_tuning import study_runs
+from tests.study.hbm_fine_tuning.test_for_real import AT_2619, measured_book
 
 HOSTILE = "</script><script>window.owned=1</script><img src=x onerror=window.owned=2>"
 TIMES = "[...document.querySelectorAll('figure.time')].map((figure) => figure.chart)"

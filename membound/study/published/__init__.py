@@ -1,1 +1,0 @@
-"""Memory that others measured and published, and what Job, Machine and quantity each row stands for."""

@@ -1,0 +1,1 @@
+"""Memory that others published, or that we measured alone: what Job, Machine and quantity each row stands for, beside its prediction."""

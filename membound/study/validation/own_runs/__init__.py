@@ -1,0 +1,1 @@
+"""Whole Runs that we measured ourselves, beside prediction: time, traffic, power, energy and memory."""

@@ -1,0 +1,92 @@
+"""Our own measured runs beside prediction, as one page of Markdown: misses first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from membound import __version__, units
+from membound.study.markdown import table
+from membound.study.validation.own_runs import asked
+from membound.study.validation.own_runs.comparison import BUSY, QUANTITIES, TRAFFIC, OwnRun, errors
+
+_UNITS: Final = {"step.time": "s", "hbm.utilisation.mean": "1", "gpu.power.mean": "W", "gpu.energy.step": "J", "gpu.busy": "1"}
+_SHORT: Final = {
+    "step.time": "step", "gpu.memory.allocated.peak": "allocated", "gpu.memory.reserved.peak": "reserved", "gpu.memory.used.peak": "used",
+    TRAFFIC: "HBM bytes", "hbm.utilisation.mean": "HBM use", "gpu.power.mean": "power", "gpu.energy.step": "energy", "gpu.busy": "GPU busy",
+}  # fmt: skip
+
+
+def page(runs: list[OwnRun]) -> str:
+    """The whole page."""
+    compared = sorted((run for run in runs if run.pairs), key=lambda run: -abs((run.ratio("step.time") or 1.0) - 1))
+    left_out = [run for run in runs if not run.pairs]
+    parts = [_head(compared, left_out), _asked(compared), _agreement(compared), _rows(compared)]
+    if left_out:
+        parts.append("## Not compared\n\n" + "\n".join(f"- `{run.name}`: {run.why}" for run in left_out))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(compared: list[OwnRun], left_out: list[OwnRun]) -> str:
+    versions = sorted({", ".join(f"{name} {version}" for name, version in sorted(run.versions.items())) for run in compared})
+    gpus = sorted({run.gpu for run in compared})
+    return f"""# Validation: our own measured runs
+
+Made by `membound study validation --only measured` with membound {__version__}; do not edit. {len(compared)} jobs were run for real on
+{", ".join(gpus)} by `validation/measure_jobs.py` and are predicted here; {len(left_out)} more gave nothing to compare. Nothing is fitted to
+them. Software there: {"; ".join(versions)}.
+
+A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its GPU. The others waited for their host, whose launches differ from
+host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same. Where rows differ in
+length, nearly every measured step met its length for the first time, for which cuDNN builds and compiles; predictions are of the steps after.
+
+HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
+peak, times the mean time of the same marked steps. Unlike HBM use, which is a rate, they do not hang on how long the GPU waited. Energy is
+that of the board in a step, from its own counter, waiting included."""
+
+
+def _groups(compared: list[OwnRun]) -> dict[str, list[OwnRun]]:
+    return {
+        "all": compared,
+        "rows of one length": [run for run in compared if not run.varies],
+        "bound by the GPU": [run for run in compared if run.bound_by_gpu],
+    }
+
+
+def _asked(compared: list[OwnRun]) -> str:
+    """What these runs were to show, met or missed, over all of them and over some."""
+    lines = []
+    for each in asked.ASKED:
+        cells = [asked.verdict(each, chosen) for chosen in _groups(compared).values()]
+        lines.append((each.says, *cells))
+    lines.append((f"GPM within {asked.GPM_LIMIT:.0%} of CUPTI", *[asked.gpm(chosen) for chosen in _groups(compared).values()]))
+    text = "## What was asked, and what is reached\n\n" + table(("asked", *_groups(compared)), lines)
+    missing = asked.not_there(compared)
+    return text + (f"\n\nA dash: not measured. Asked for and not among these runs: {', '.join(missing)}." if missing else "")
+
+
+def _agreement(compared: list[OwnRun]) -> str:
+    lines = []
+    for title, chosen in _groups(compared).items():
+        for quantity in QUANTITIES:
+            found = errors(chosen, quantity)
+            if found is not None:
+                inside = f"{found.inside} of {found.count}"
+                lines.append((title, _SHORT[quantity], str(found.count), f"{found.mean:.1%}", f"{found.median:.1%}", f"{found.worst:+.1%}", inside))
+    return "## Agreement\n\n" + table(("runs", "quantity", "count", "mean error", "median", "worst", "inside the band"), lines)
+
+
+def _rows(compared: list[OwnRun]) -> str:
+    lines = []
+    for run in compared:
+        cells = [run.name]
+        for quantity in QUANTITIES:
+            if quantity not in run.pairs:
+                cells.append("")
+                continue
+            measured, predicted, _, _ = run.pairs[quantity]
+            unit = _UNITS.get(quantity, "B")
+            ratio = run.ratio(quantity)
+            cells.append(f"{units.show(measured, unit)} / {units.show(predicted, unit)}" + (f" = {ratio:.3f}" if ratio is not None else ""))
+        lines.append(tuple(cells))
+    head = ("job", *(_SHORT[quantity] for quantity in QUANTITIES))
+    return "## Every run, misses of the step's time first\n\nMeasured / predicted = ratio of predicted to measured.\n\n" + table(head, lines)

@@ -1,0 +1,100 @@
+"""Our own measured runs beside prediction: what is read, what is compared, and how errors are counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from membound.errors import RecordError
+from membound.study.predicting import Predictor
+from membound.study.validation.own_runs import asked, comparison, page
+from membound.study.validation.own_runs.comparison import OwnRun
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def record(name: str, step: float | None, tiny_job: Any) -> dict[str, Any]:
+    values = {
+        "step.time": {"value": step, "unit": "s"} if step is not None else {"missing": "it was killed"},
+        "gpu.busy": {"value": 0.95, "unit": "1"},
+    }
+    about = {"versions": {"torch": "2.11.0"}, "ranks": {"0": {"gpu": "a GPU"}}, "ended": {"how": "killed", "said": "killed by its time limit"}}
+    run = {"origin": "measured", "job": tiny_job.model_dump(mode="json"), "machine": {"name": "rtx-4090"}, "values": values, "about": about}
+    return {"name": name, "run": run}
+
+
+def written(folder: Path, *records: dict[str, Any], file: str = "results-1.jsonl") -> Path:
+    (folder / file).write_text("".join(json.dumps(each) + "\n" for each in records))
+    return folder
+
+
+def test_the_later_file_counts_and_what_timed_nothing_is_named(tmp_path: Path, tiny_job: Any) -> None:
+    written(tmp_path, record("a", 9.0, tiny_job), record("b", None, tiny_job))
+    written(tmp_path, record("a", 0.5, tiny_job), file="results-2.jsonl")
+    first, second = comparison.compare(tmp_path, Predictor(), lambda _: None)
+    assert first.file == "results-2.jsonl"
+    measured, predicted, low, high = first.pairs["step.time"]
+    assert measured == 0.5
+    assert low <= predicted <= high
+    assert first.ratio("step.time") == predicted / measured
+    assert first.bound_by_gpu
+    assert second.why == "killed by its time limit"
+    assert not second.pairs
+    text = page.page([first, second])
+    assert "| a |" in text
+    assert "`b`: killed by its time limit" in text
+
+
+def test_errors_are_signed_where_they_are_worst() -> None:
+    runs = [OwnRun(str(n), "", {}, "", {"step.time": (1.0, 1.0 + off, 0.9, 1.1)}) for n, off in enumerate((0.1, -0.3, 0.05))]
+    found = comparison.errors(runs, "step.time")
+    assert found is not None
+    assert found.count == 3
+    assert found.mean == pytest.approx(0.15)
+    assert found.worst == pytest.approx(-0.3)
+    assert found.inside == 3
+    assert comparison.errors(runs, "gpu.power.mean") is None
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    with pytest.raises(RecordError, match="not documents of measured Runs"):
+        comparison.compare(tmp_path, Predictor(), lambda _: None)
+
+
+def test_the_runs_that_ship_are_whole() -> None:
+    names = [json.loads(line)["name"] for file in sorted((ROOT / "validation/h100").glob("results*.jsonl")) for line in file.read_text().splitlines()]
+    assert len(set(names)) >= 24
+
+
+def test_bytes_are_a_rate_times_the_mean_time_of_the_same_steps_unless_a_repetition_counted_them(tmp_path: Path, tiny_job: Any) -> None:
+    rows = tiny_job.recipe.micro_batch * tiny_job.recipe.accumulation * tiny_job.gpus
+    rate = {"hbm.bandwidth.mean": {"value": 1e12}, "samples.rate": {"value": rows / 0.6}}
+    both = {f"hbm.traffic.{way}": {"value": amount, "low": amount, "high": amount} for way, amount in (("read", 4e11), ("write", 1e11))}
+    records = [record(name, 0.5, tiny_job) for name in ("rated", "counted", "counted@pm", "bare")]
+    for each, values in zip(records, (rate, rate, {**rate, **both}, {}), strict=True):
+        each["run"]["values"] |= values
+    by_name = {run.name: run for run in comparison.compare(written(tmp_path, *records), Predictor(), lambda _: None)}
+    assert set(by_name) == {"rated", "counted", "bare"}, "a repetition is no run of its own"
+    measured, predicted, low, high = by_name["rated"].pairs[comparison.TRAFFIC]
+    assert measured == pytest.approx(0.6e12)
+    assert 0 < low < predicted < high
+    assert by_name["counted"].pairs[comparison.TRAFFIC][0] == pytest.approx(5e11)
+    assert comparison.TRAFFIC not in by_name["bare"].pairs
+    assert asked.gpm(list(by_name.values())) == "**missed**: 20.0% (0 of 1 within)"
+    assert "zero-3 with offload" in asked.not_there(list(by_name.values()))
+    assert "full" not in asked.not_there(list(by_name.values()))
+
+
+def test_what_was_asked_is_met_or_missed_by_name() -> None:
+    off = {"near": 0.01, "far": -0.13}
+    runs = [OwnRun(name, "", {}, "", {"step.time": (1.0, 1.0 + by, 0.9, 1.1), "gpu.busy": (0.95, 1.0, 0.9, 1.0)}) for name, by in off.items()]
+    by_text = {each.says: asked.verdict(each, runs) for each in asked.ASKED}
+    assert by_text["step time within 8 % in the mean"] == "met: 7.0% (1 of 2 within)"
+    assert by_text["HBM bytes within 15 %"] == "-"
+    assert asked.verdict(asked.Asked("", "step.time", "worst", 0.08), runs) == "**missed**: 13.0% (1 of 2 within)"
+    verdicts = " | ".join(["met: 7.0% (1 of 2 within)"] * 3)
+    assert f"| step time within 8 % in the mean | {verdicts} |" in page.page(runs)
