@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -20,7 +20,10 @@ _Group = Annotated[list[str] | None, typer.Option("--group", metavar="NAME", hel
 _Only = Annotated[str | None, typer.Option("--only", metavar="PART", help=f"Run one part of the study: {' or '.join(validation_study.PARTS)}.")]
 _Measured = Annotated[Path, typer.Option(metavar="DIR", help="Records of measured runs to compare with as well, where there are any.")]
 _Machine = Annotated[str, typer.Option("--measured-on", metavar="NAME", help="Machine of those records.")]
-_Own = Annotated[Path, typer.Option("--own-runs", metavar="DIR", help="Measured Runs of `validation/measure_jobs.py` to compare with.")]
+_OWN: Final = [Path("validation/h100"), Path("validation/h200")]
+_Own = Annotated[
+    list[Path] | None, typer.Option("--own-runs", metavar="DIR", help="Measured Runs of `validation/measure_jobs.py` to compare with; repeatable.")
+]
 _Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="Memory that a capture may take of this computer.")]
 _Measure = Annotated[bool, typer.Option("--measure", help="Run it for real on this machine's GPUs (hbm-fine-tuning).")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="With --measure: say what would be measured and what predicted, and why; nothing is run.")]
@@ -37,7 +40,7 @@ def study(
     only: _Only = None,
     measured: _Measured = Path("validation/h200"),
     machine: _Machine = "h200",
-    own: _Own = Path("validation/h100"),
+    own: _Own = None,
     capture_memory: _Memory = "8 GiB",
     capture_time: _Time = "30 min",
     measure: _Measure = False,
@@ -63,7 +66,7 @@ def study(
     from membound.study.predicting import Predictor
 
     limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
-    validation_study.run(Predictor(limits=limits), group or [], only, validation_study.Records(measured, machine, own), out, as_json)
+    validation_study.run(Predictor(limits=limits), group or [], only, validation_study.Records(measured, machine, own or _OWN), out, as_json)
 
 
 def _calibrate(out: Path | None, as_json: bool) -> None:

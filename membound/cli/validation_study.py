@@ -27,8 +27,8 @@ class Records:
     """Folder of peaks that were measured alone."""
     machine: str
     """The machine that they are of, by its catalogue name."""
-    own: Path
-    """Folder of whole measured Runs."""
+    own: list[Path]
+    """Folders of whole measured Runs, one for each machine."""
 
 
 def run(predictor: Predictor, groups: list[str], only: str | None, records: Records, out: Path | None, as_json: bool) -> None:
@@ -51,10 +51,10 @@ def run(predictor: Predictor, groups: list[str], only: str | None, records: Reco
     _show(memory, speed, out, as_json)
 
 
-def _own_runs(predictor: Predictor, folder: Path, out: Path | None, as_json: bool) -> None:
+def _own_runs(predictor: Predictor, folders: list[Path], out: Path | None, as_json: bool) -> None:
     from membound.study.validation.own_runs import comparison, page
 
-    found = comparison.compare(folder, predictor, _say)
+    found = [run for folder in folders for run in comparison.compare(folder, predictor, _say)]
     text = page.page(found)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

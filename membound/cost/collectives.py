@@ -62,6 +62,19 @@ def spent(ops: list[str], nbytes: Array, ranks: Array, machine: Machine) -> Spen
     )
 
 
+def sent(ops: list[str], nbytes: Array, ranks: Array) -> Array:
+    """Bytes that each rank sends, in the mean over the group: what NCCL's rings pass on (nccl-tests, doc/PERFORMANCE.md, "bus bandwidth"); [n].
+
+    Args as of `spent`. Two H200 sent 20.3 GB in a step whose all-reduces and all-gathers of two come to 20.2 by this, 12.5 where FSDP2's come to 12.9
+    (NVML's GPM; validation/h200, 2x-llama-7b-zero1-4x512 and 2x-llama-3.2-3b-fsdp-4x1024).
+    """
+    count = np.maximum(np.asarray(ranks, np.float64), 1.0)
+    kinds = np.array([kind_of(op) for op in ops], np.str_)
+    once = (count - 1) / count
+    share = np.select([kinds == "all_reduce", kinds == "send"], [2 * once, np.where(count > 1, 1.0, 0.0)], once)
+    return np.asarray(share * np.asarray(nbytes, np.float64), np.float64)
+
+
 @cache
 def kind_of(op: str) -> str:
     """Which collective an operator is: 'c10d._allgather_base_.default' is an all_gather."""

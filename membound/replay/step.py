@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from membound.cost import collectives
 from membound.cost.power import Load
 from membound.cost.resources import RESOURCES, ROW, Spent
 from membound.replay import intervals
@@ -115,8 +116,18 @@ class Played:
         tensor = (work.flops > 0) & self._in_tensor_cores()[:, None]
         return (
             work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), work.elements, _where(kind, "copy_h2d", work.moved),
-            _where(kind, "copy_d2h", work.moved), _where(kind, "collective", work.moved), self.prices.dimm_bytes, self._cores(),
+            _where(kind, "copy_d2h", work.moved), self._sent(), self.prices.dimm_bytes, self._cores(),
         )  # fmt: skip
+
+    def _sent(self) -> Floats:
+        """Bytes that a rank sends in each collective; [n, K]."""
+        program, moved = self.work.program, self.work.moved
+        names, chosen = program.trace.header.ops, np.flatnonzero(program.kind == KIND["collective"])
+        result = np.zeros(moved.shape)
+        ops = [names[code] for code in program.op[chosen]]
+        for k in range(moved.shape[1]):
+            result[chosen, k] = collectives.sent(ops, moved[chosen, k], program.ranks[chosen].astype(np.float64))
+        return result
 
     def _in_tensor_cores(self) -> npt.NDArray[np.bool_]:
         """Items whose first operand is of a type that tensor cores multiply by default: a product with a packed weight is one of its wide rows."""

@@ -113,3 +113,11 @@ def test_sizes_beyond_the_table_move_at_its_last_rate() -> None:
     machine = catalogue.machine("hgx-h200")
     one, ten = (seconds("c10d.allreduce_.default", nbytes, 8, machine) for nbytes in (1e9, 1e10))
     assert ten / one == pytest.approx(10, rel=0.03)
+
+
+def test_rings_pass_on_all_but_ones_own_share() -> None:
+    ops = ["c10d.allreduce_.default", "c10d._allgather_base_.default", "c10d._reduce_scatter_base_.default", "c10d.alltoall_base_.default"]
+    for ranks in (1, 2, 8):
+        found = collectives.sent(ops, np.full(4, 8e9), np.full(4, ranks))
+        once = 8e9 * (ranks - 1) / ranks
+        assert found.tolist() == pytest.approx([2 * once, once, once, once])

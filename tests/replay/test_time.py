@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from membound.cost.collectives import sent
 from membound.replay.predict_time import Timing, relative_band, time_values, unknown_share
 from membound.replay.program import compiled
 from membound.replay.series import course
@@ -89,9 +90,13 @@ class TestNothingIsLost:
         flows = dict(zip(FLOWS, played.flows[:, :, at].sum(axis=0), strict=True))
         timed = last & np.isin(instructions["kind"], [KIND[kind] for kind in ("kernel", "copy_h2d", "copy_d2h", "collective", "host")])
         assert flows["flops"] == pytest.approx(instructions["flops"][timed].sum())
-        for kind, name in (("copy_h2d", "h2d"), ("copy_d2h", "d2h"), ("collective", "nvlink")):
+        for kind, name in (("copy_h2d", "h2d"), ("copy_d2h", "d2h")):
             moved = instructions["nbytes"][last & (instructions["kind"] == KIND[kind])].sum()
             assert flows[name] == pytest.approx(moved, rel=1e-3, abs=100)
+        chosen = last & (instructions["kind"] == KIND["collective"])
+        ops = [replayer.trace.header.ops[code] for code in instructions["op"][chosen]]
+        passed_on = sent(ops, instructions["nbytes"][chosen].astype(float), instructions["ranks"][chosen]).sum()
+        assert flows["nvlink"] == pytest.approx(passed_on, rel=1e-3, abs=100)
 
     def test_hbm_and_l2_together_move_what_kernels_touch(self, replayer: Replayer) -> None:
         for machine in machines_of(replayer):

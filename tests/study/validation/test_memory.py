@@ -211,7 +211,7 @@ class TestMeasured:
     def test_records_are_predicted_and_failed_runs_kept(self, tmp_path: Path) -> None:
         good = {**RECORD, "job": {"model": "tiny", "data": {"seq_len": 8}}}
         lines = [good, {**good, "error": "Traceback\nout of memory"}, {**good, "job": {"model": "tiny"}}, {**good, "mode": "ghost"}]
-        (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+        (tmp_path / "memory-a.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
         predictor: Any = Oracle(lambda job: 1e9)
         first, second, third = measured.compare(tmp_path, "h200", predictor, unheard)
         assert (first.ratio("allocated"), first.ratio("reserved")) == (0.5, 0.25)
@@ -220,7 +220,7 @@ class TestMeasured:
         assert own([first, second, third])["allocated"].count == 1
 
     def test_a_foreign_file_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "a.jsonl").write_text("{}\n")
+        (tmp_path / "memory-a.jsonl").write_text("{}\n")
         predictor: Any = None
         with pytest.raises(RecordError, match="not records of measured runs"):
             measured.compare(tmp_path, "h200", predictor, unheard)
@@ -234,7 +234,7 @@ class TestOutput:
     @pytest.fixture
     def result(self) -> Result:
         done, _ = compare(lambda job: InputError("a", 1, "no") if job.recipe.engine == "fsdp" else 1e10, OUTCOMES)
-        measured = Measured("run", "a.jsonl", {"torch": "2.11.0"}, {"allocated": 2e9}, {"allocated": 1e9})
+        measured = Measured("run", "memory-a.jsonl", {"torch": "2.11.0"}, {"allocated": 2e9}, {"allocated": 1e9})
         return Result(tuple(done), {"torch": "2.13.0"}, (measured,))
 
     def test_the_tables_hold_every_row(self, result: Result, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ class Measured:
 
 
 def compare(folder: Path, machine: str, predictor: Predictor, heard: Callable[[str], None]) -> list[Measured]:
-    """All records of the JSON-lines files in `folder`, predicted on `machine`. Raises `RecordError` for a file that holds something else."""
-    return [_compared(record, file, machine, predictor, heard) for file in sorted(folder.glob("*.jsonl")) for record in _records(file)]
+    """All records of `folder`/memory*.jsonl, predicted on `machine`. Raises `RecordError` for a file that holds something else."""
+    return [_compared(record, file, machine, predictor, heard) for file in sorted(folder.glob("memory*.jsonl")) for record in _records(file)]
 
 
 def _records(file: Path) -> Iterator[dict[str, Any]]:

@@ -44,7 +44,7 @@ TECHNIQUES: Final = (
 """What was to be among the jobs."""
 
 GPM_LIMIT: Final = 0.05
-"""How near GPM's bytes must come to CUPTI's."""
+"""How near GPM's bytes must come to those that the GPU's own counters count."""
 
 
 def not_there(runs: list[OwnRun]) -> list[str]:
@@ -53,7 +53,7 @@ def not_there(runs: list[OwnRun]) -> list[str]:
 
 
 def gpm(runs: list[OwnRun]) -> str:
-    """GPM's bytes a step over CUPTI's, in the mean of the jobs that have both."""
+    """GPM's bytes a step over counted ones, in the mean of the jobs that have both."""
     off = [abs(run.rated / run.counted - 1) for run in runs if run.rated and run.counted]
     if not off:
         return "-"

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from membound.cost import cudnn_graphs
 from membound.errors import MemboundError, RecordError
 from membound.spec import catalogue, fields
 from membound.spec.job import Job
+from membound.spec.machine import Machine
 from membound.study.predicting import Predictor
 
 TRAFFIC: Final = "hbm.traffic"
@@ -27,9 +29,13 @@ QUANTITIES: Final = (
 )  # fmt: skip
 """What is compared."""
 
-# The runs that ship were made on the very kind of virtual machine that launch costs were measured on, whose prices are the least of single calls
-# in a row. Real model code costs 1.44 times their sum there: median of four models, validation/compare_host.py (docs/laws.md, what the host pays).
-_HOST: Final[dict[str, object]] = {"host.call_time": 1.44}
+HOST: Final = "host.json"
+"""Beside the runs: {"settings": fields of the Machine that say what host measured them, "why": where those come from}."""
+COUNTS: Final = "counts.json"
+"""Beside the runs: bytes read and written of a step by job, counted kernel by kernel (`validation/count_bytes.py`)."""
+
+# torchrun gives each rank one thread unless OMP_NUM_THREADS says otherwise, and validation/measure_jobs.py starts several ranks by it.
+_BY_TORCHRUN: Final[dict[str, object]] = {"host.threads_per_rank": 1}
 
 COUNTED: Final = "@pm"
 """Ends the name of a repetition whose HBM bytes CUPTI counted."""
@@ -54,7 +60,7 @@ class OwnRun:
     rated: float | None = None
     """HBM bytes a step by GPM's rate."""
     counted: float | None = None
-    """HBM bytes a step by CUPTI's counters, in a repetition of its own."""
+    """HBM bytes a step by the GPU's own counters, in a repetition of its own."""
     varies: bool = False
     """Whether rows differ in length."""
 
@@ -87,11 +93,17 @@ class Errors:
 
 
 def compare(folder: Path, predictor: Predictor, heard: Callable[[str], None]) -> list[OwnRun]:
-    """All measured Jobs in `folder`/results*.jsonl, predicted. Raises `RecordError` for files that hold something else."""
+    """All measured Jobs in `folder`/results*.jsonl, predicted on the host that measured them, as `HOST` beside them describes it.
+
+    Raises `RecordError` for files that hold something else.
+    """
+    settings = dict(_document(folder / HOST).get("settings", {}))
+    counts = {name: float(found["read"] + found["write"]) for name, found in _document(folder / COUNTS).items()}
     latest = {record["name"]: (record, file) for file in sorted(folder.glob("results*.jsonl")) for record in _records(file)}
-    counted = {name.removesuffix(COUNTED): _traffic(record["run"]) for name, (record, _) in latest.items() if name.endswith(COUNTED)}
+    sampled = {name.removesuffix(COUNTED): _traffic(record["run"], None) for name, (record, _) in latest.items() if name.endswith(COUNTED)}
+    counted = {**counts, **sampled}
     jobs = [each for name, each in latest.items() if not name.endswith(COUNTED)]
-    return [_compared(record, file, counted.get(record["name"]), predictor, heard) for record, file in jobs]
+    return [_compared(record, file, settings, counted.get(record["name"]), predictor, heard) for record, file in jobs]
 
 
 def errors(runs: list[OwnRun], quantity: str) -> Errors | None:
@@ -115,7 +127,17 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
         raise RecordError(f"{file}: not documents of measured Runs ({error})") from None
 
 
-def _compared(record: dict[str, Any], file: Path, counted: float | None, predictor: Predictor, heard: Callable[[str], None]) -> OwnRun:
+def _document(file: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise RecordError(f"{file}: not a JSON object ({error})") from None
+
+
+def _compared(
+    record: dict[str, Any], file: Path, settings: dict[str, Any], counted: float | None, predictor: Predictor, heard: Callable[[str], None]
+) -> OwnRun:
     document, name = record["run"], str(record["name"])
     about = document.get("about", {})
     versions = {package: str(version) for package, version in about.get("versions", {}).items()}
@@ -126,17 +148,21 @@ def _compared(record: dict[str, Any], file: Path, counted: float | None, predict
     heard(f"measured: {name}")
     try:
         job = fields.read(Job, document["job"])
-        machine = fields.with_values(catalogue.machine(document["machine"]["name"]), _HOST, "machine").with_gpus(job.gpus)
+        launched = _BY_TORCHRUN if about.get("options", {}).get("launcher") == "torchrun" else {}
+        machine = fields.with_values(catalogue.machine(document["machine"]["name"]), {**settings, **launched}, "machine").with_gpus(job.gpus)
         predicted = predictor.predict(job, machine).run.document()["values"]
     except MemboundError as error:
         return OwnRun(name, file.name, versions, gpu, {}, str(error))
-    rated = _traffic(document)
+    rated = _traffic(document, machine)
     traffic = counted or rated
     measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
     predicted[TRAFFIC] = _both_ways(predicted)
+    varies = job.data.seq_len is None
+    if varies and machine.gpu.architecture in cudnn_graphs.ARCHITECTURES:
+        predicted["step.time"] = {key: value + cudnn_graphs.STEP if key in _ENDS else value for key, value in predicted["step.time"].items()}
     pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
     known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
-    return OwnRun(name, file.name, versions, gpu, known, None, _technique(job), rated, counted, job.data.seq_len is None)
+    return OwnRun(name, file.name, versions, gpu, known, None, _technique(job), rated, counted, varies)
 
 
 def _technique(job: Job) -> str:
@@ -147,14 +173,19 @@ def _technique(job: Job) -> str:
     return (f"zero-{recipe.zero_stage}" if recipe.engine == "deepspeed" else recipe.engine) + (" with offload" if offloads else "")
 
 
-def _traffic(document: dict[str, Any]) -> float | None:
+_ENDS: Final = ("value", "low", "high")
+
+
+def _traffic(document: dict[str, Any], machine: Machine | None) -> float | None:
     """Measured bytes a step: counted each way, or the mean rate over the marked steps times the mean time of the same steps.
 
-    The mean, not `step.time`, which is a median: where rows differ in length, a few long steps move many of the bytes.
+    A rate that was told as a share of the peak is that of the peak as `machine` has it now. The mean, not `step.time`, which is a median: where
+    rows differ in length, a few long steps move many of the bytes.
     """
     values, job = document["values"], document["job"]
     counted = _both_ways(values)
-    rate, rows = values.get("hbm.bandwidth.mean", {}).get("value"), values.get("samples.rate", {}).get("value")
+    share, rows = values.get("hbm.utilisation.mean", {}).get("value"), values.get("samples.rate", {}).get("value")
+    rate = share * machine.gpu.hbm.bandwidth if share and machine else values.get("hbm.bandwidth.mean", {}).get("value")
     if counted:
         return float(counted["value"])
     return float(rate * job["recipe"]["micro_batch"] * job["recipe"]["accumulation"] * job["gpus"] / rows) if rate and rows else None
@@ -163,7 +194,7 @@ def _traffic(document: dict[str, Any]) -> float | None:
 def _both_ways(values: dict[str, Any]) -> dict[str, Any]:
     """Bytes read and written together, its band from the ends of both; empty unless both are there."""
     ways = [values.get(f"hbm.traffic.{way}", {}) for way in ("read", "write")]
-    return {key: sum(float(way[key]) for way in ways) for key in ("value", "low", "high")} if all("value" in way for way in ways) else {}
+    return {key: sum(float(way[key]) for way in ways) for key in _ENDS} if all("value" in way for way in ways) else {}
 
 
 def _pair(measured: dict[str, Any], predicted: dict[str, Any]) -> tuple[float, float, float, float] | None:

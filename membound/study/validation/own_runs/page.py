@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from membound import __version__, units
+from membound.cost import cudnn_graphs
 from membound.study.markdown import table
 from membound.study.validation.own_runs import asked
 from membound.study.validation.own_runs.comparison import BUSY, QUANTITIES, TRAFFIC, OwnRun, errors
@@ -17,10 +18,13 @@ _SHORT: Final = {
 
 
 def page(runs: list[OwnRun]) -> str:
-    """The whole page."""
+    """The whole page: what was asked and what is reached for each GPU, then its runs one by one."""
     compared = sorted((run for run in runs if run.pairs), key=lambda run: -abs((run.ratio("step.time") or 1.0) - 1))
     left_out = [run for run in runs if not run.pairs]
-    parts = [_head(compared, left_out), _asked(compared), _agreement(compared), _rows(compared)]
+    by_gpu = {gpu: [run for run in compared if run.gpu == gpu] for gpu in dict.fromkeys(run.gpu for run in runs) if gpu}
+    by_gpu = {gpu: chosen for gpu, chosen in by_gpu.items() if chosen} or {"": compared}
+    parts = [_head(compared, left_out), *(_reached(gpu, chosen) for gpu, chosen in by_gpu.items())]
+    parts += [f"## Every run on {gpu or 'the GPU'}, misses of the step's time first\n\n{_rows(chosen)}" for gpu, chosen in by_gpu.items()]
     if left_out:
         parts.append("## Not compared\n\n" + "\n".join(f"- `{run.name}`: {run.why}" for run in left_out))
     return "\n\n".join(parts) + "\n"
@@ -33,15 +37,21 @@ def _head(compared: list[OwnRun], left_out: list[OwnRun]) -> str:
 
 Made by `membound study validation --only measured` with membound {__version__}; do not edit. {len(compared)} jobs were run for real on
 {", ".join(gpus)} by `validation/measure_jobs.py` and are predicted here; {len(left_out)} more gave nothing to compare. Nothing is fitted to
-them. Software there: {"; ".join(versions)}.
+them: each GPU's rates are those of its kernels measured alone, and its host's speed is that of tiny models (`host.json` beside the runs).
+Software there: {"; ".join(versions)}.
 
 A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its GPU. The others waited for their host, whose launches differ from
 host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same. Where rows differ in
-length, nearly every measured step met its length for the first time, for which cuDNN builds and compiles; predictions are of the steps after.
+length, nearly every measured step met its length for the first time, for which cuDNN builds an execution graph: {1e3 * cudnn_graphs.STEP:.0f} ms,
+measured alone, stand in the predicted step's time of these runs, and in nothing else of them.
 
 HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
-peak, times the mean time of the same marked steps. Unlike HBM use, which is a rate, they do not hang on how long the GPU waited. Energy is
-that of the board in a step, from its own counter, waiting included."""
+peak, times the mean time of the same marked steps, or, where they were counted, what the GPU's own counters say. Unlike HBM use, which is a rate,
+they do not hang on how long the GPU waited. Energy is that of the board in a step, from its own counter, waiting included."""
+
+
+def _reached(gpu: str, compared: list[OwnRun]) -> str:
+    return f"## {gpu or 'The GPU'}: {len(compared)} runs\n\n{_asked(compared)}\n\n{_agreement(compared)}"
 
 
 def _groups(compared: list[OwnRun]) -> dict[str, list[OwnRun]]:
@@ -58,8 +68,8 @@ def _asked(compared: list[OwnRun]) -> str:
     for each in asked.ASKED:
         cells = [asked.verdict(each, chosen) for chosen in _groups(compared).values()]
         lines.append((each.says, *cells))
-    lines.append((f"GPM within {asked.GPM_LIMIT:.0%} of CUPTI", *[asked.gpm(chosen) for chosen in _groups(compared).values()]))
-    text = "## What was asked, and what is reached\n\n" + table(("asked", *_groups(compared)), lines)
+    lines.append((f"GPM within {asked.GPM_LIMIT:.0%} of the counters", *[asked.gpm(chosen) for chosen in _groups(compared).values()]))
+    text = "### What was asked, and what is reached\n\n" + table(("asked", *_groups(compared)), lines)
     missing = asked.not_there(compared)
     return text + (f"\n\nA dash: not measured. Asked for and not among these runs: {', '.join(missing)}." if missing else "")
 
@@ -72,7 +82,7 @@ def _agreement(compared: list[OwnRun]) -> str:
             if found is not None:
                 inside = f"{found.inside} of {found.count}"
                 lines.append((title, _SHORT[quantity], str(found.count), f"{found.mean:.1%}", f"{found.median:.1%}", f"{found.worst:+.1%}", inside))
-    return "## Agreement\n\n" + table(("runs", "quantity", "count", "mean error", "median", "worst", "inside the band"), lines)
+    return "### Agreement\n\n" + table(("runs", "quantity", "count", "mean error", "median", "worst", "inside the band"), lines)
 
 
 def _rows(compared: list[OwnRun]) -> str:
@@ -89,4 +99,4 @@ def _rows(compared: list[OwnRun]) -> str:
             cells.append(f"{units.show(measured, unit)} / {units.show(predicted, unit)}" + (f" = {ratio:.3f}" if ratio is not None else ""))
         lines.append(tuple(cells))
     head = ("job", *(_SHORT[quantity] for quantity in QUANTITIES))
-    return "## Every run, misses of the step's time first\n\nMeasured / predicted = ratio of predicted to measured.\n\n" + table(head, lines)
+    return "Measured / predicted = ratio of predicted to measured.\n\n" + table(head, lines)
