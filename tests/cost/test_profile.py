@@ -53,7 +53,7 @@ def test_the_users_own_profile_goes_before_the_shipped_one(own: Path) -> None:
 
 def test_relatives_borrow_rates_but_no_factors(own: Path) -> None:
     (own / "mine.yaml").write_text(profile_text.text(calibrated(l2_bandwidth=1e12, factors={"matmul": 2.0}, copy_latency=1e-3)))
-    borrowed = profile.profile_of(catalogue.machine("h200").gpu)
+    borrowed = profile.profile_of(catalogue.machine("gh200").gpu)
     assert (borrowed.l2_bandwidth, borrowed.factor("matmul"), borrowed.copy_latency) == (1e12, 1.0, None)
     assert "for want of its own" in borrowed.note()
     assert str(own / "mine.yaml") in borrowed.note()

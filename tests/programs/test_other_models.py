@@ -74,7 +74,13 @@ def test_the_loss_of_a_batch_falls(name: str, precision: str) -> None:
     program, losses = registry.program(asked, config), Losses()
     world = World(torch.device("cpu"), watcher=losses)
     batch = program.batches(world)(0)
-    program.run(world, 12, lambda index: batch)
+    try:
+        program.run(world, 12, lambda index: batch)
+    except RuntimeError as error:
+        # oneDNN trains no LSTM in bf16 on processors without the instructions for it; a GPU does.
+        if "primitive descriptor for the LSTM" not in str(error):
+            raise
+        pytest.skip(f"not on this processor: {error}")
     assert all(math.isfinite(loss) for loss in losses.seen)
     assert sum(losses.seen[-3:]) < sum(losses.seen[:3])
 

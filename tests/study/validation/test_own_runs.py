@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from membound.errors import RecordError
+from membound.spec import catalogue
 from membound.study.predicting import Predictor
 from membound.study.validation.own_runs import asked, comparison, page
 from membound.study.validation.own_runs.comparison import OwnRun
@@ -66,8 +67,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_runs_that_ship_are_whole() -> None:
-    names = [json.loads(line)["name"] for file in sorted((ROOT / "validation/h100").glob("results*.jsonl")) for line in file.read_text().splitlines()]
-    assert len(set(names)) >= 24
+    for folder in (ROOT / "validation/h100", ROOT / "validation/h200"):
+        names = [json.loads(line)["name"] for file in sorted(folder.glob("results*.jsonl")) for line in file.read_text().splitlines()]
+        assert len(set(names)) >= 24
 
 
 def test_bytes_are_a_rate_times_the_mean_time_of_the_same_steps_unless_a_repetition_counted_them(tmp_path: Path, tiny_job: Any) -> None:
@@ -98,3 +100,34 @@ def test_what_was_asked_is_met_or_missed_by_name() -> None:
     assert asked.verdict(asked.Asked("", "step.time", "worst", 0.08), runs) == "**missed**: 13.0% (1 of 2 within)"
     verdicts = " | ".join(["met: 7.0% (1 of 2 within)"] * 3)
     assert f"| step time within 8 % in the mean | {verdicts} |" in page.page(runs)
+
+
+def test_the_host_that_measured_is_told_beside_the_runs(tmp_path: Path, tiny_job: Any) -> None:
+    written(tmp_path, record("a", 0.5, tiny_job))
+    plain = comparison.compare(tmp_path, Predictor(), lambda _: None)[0]
+    (tmp_path / comparison.HOST).write_text(json.dumps({"settings": {"host.call_time": 50.0}, "why": "a slow one"}))
+    slow = comparison.compare(tmp_path, Predictor(), lambda _: None)[0]
+    assert slow.pairs["step.time"][1] > 2 * plain.pairs["step.time"][1]
+    (tmp_path / comparison.HOST).write_text("[1")
+    with pytest.raises(RecordError, match=r"host\.json: not a JSON object"):
+        comparison.compare(tmp_path, Predictor(), lambda _: None)
+
+
+def test_bytes_that_the_counters_told_go_before_a_rate(tmp_path: Path, tiny_job: Any) -> None:
+    each = record("a", 0.5, tiny_job)
+    each["run"]["values"] |= {"hbm.utilisation.mean": {"value": 0.5}, "samples.rate": {"value": tiny_job.recipe.micro_batch / 0.5}}
+    (tmp_path / comparison.COUNTS).write_text(json.dumps({"a": {"read": 1.5e11, "write": 1e11}}))
+    found = comparison.compare(written(tmp_path, each), Predictor(), lambda _: None)[0]
+    assert found.counted == 2.5e11
+    assert found.pairs[comparison.TRAFFIC][0] == 2.5e11
+    peak = catalogue.machine("rtx-4090").gpu.hbm.bandwidth
+    assert found.rated == pytest.approx(0.5 * peak * 0.5 * tiny_job.recipe.accumulation * tiny_job.gpus)
+
+
+def test_a_page_has_its_machines_apart() -> None:
+    runs = [OwnRun(gpu, "", {}, gpu, {"step.time": (1.0, 1.1, 0.9, 1.3)}) for gpu in ("H100", "H200")]
+    text = page.page(runs)
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## H100: 1 runs", "## H200: 1 runs", "## Every run on H100, misses of the step's time first",
+        "## Every run on H200, misses of the step's time first",
+    ]  # fmt: skip
