@@ -21,6 +21,9 @@ _VIEWS = {"_unsafe_view"}
 # Gives its first argument another storage.
 _REPLACES = {"set_"}
 
+# Defaults of `slice` after its tensor: dimension, start, end, step.
+_WHOLE: tuple[Any, ...] = (0, None, None, 1)
+
 Sort = Literal["new", "view", "slice", "placed", "write", "other"]
 _SPECIAL_VIEWS: dict[str, Sort] = {"slice": "slice", "as_strided": "placed"}
 
@@ -121,7 +124,7 @@ def _sort(func: Any) -> Sort:
 
 def _from_start(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int]:
     """The arguments of `slice` that give the same from the first element on, and how many elements later it begins."""
-    tensor, dim, start, end, step = (*args, *(0, None, None, 1)[len(args) - 1 :])
+    tensor, dim, start, end, step = (*args, *_WHOLE[len(args) - 1 :])
     size = tensor.shape[dim]
     first, last, _ = slice(start, end).indices(size)
     return (tensor, dim, 0, max(last - first, 0), step), first * tensor.stride(dim)
