@@ -63,10 +63,13 @@ def study(
         _calibrate(out, as_json)
         return
     from membound.ghost.capture import Limits
+    from membound.ghost.servers import preloaded
     from membound.study.predicting import Predictor
 
     limits = Limits(units.parse(capture_memory, "B", "--capture-memory"), units.parse(capture_time, "s", "--capture-time"))
-    validation_study.run(Predictor(limits=limits), group or [], only, validation_study.Records(measured, machine, own or _OWN), out, as_json)
+    with preloaded() as start:
+        predictor = Predictor(limits=limits, start=start)
+        validation_study.run(predictor, group or [], only, validation_study.Records(measured, machine, own or _OWN), out, as_json)
 
 
 def _calibrate(out: Path | None, as_json: bool) -> None:

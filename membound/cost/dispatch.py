@@ -20,10 +20,9 @@ _CUDNN: Final = "aten._scaled_dot_product_cudnn_attention"
 
 def dispatched(kernels: Kernels, gpu: Gpu) -> Kernels:
     """`kernels` under the names of those that run on `gpu`."""
-    if gpu.compute_capability not in _PREFERRING:
+    if gpu.compute_capability not in _PREFERRING or not any(op.startswith(_OTHERS) for op in kernels.op):
         return kernels
-    ops = tuple(_chosen(op, reads[0][0] if reads else "") for op, reads in zip(kernels.op, kernels.reads, strict=True))
-    return kernels if ops == kernels.op else replace(kernels, op=ops)
+    return replace(kernels, op=tuple(_chosen(op, reads[0][0] if reads else "") for op, reads in zip(kernels.op, kernels.reads, strict=True)))
 
 
 def _chosen(op: str, dtype: str) -> str:

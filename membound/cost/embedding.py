@@ -7,8 +7,8 @@ from typing import Final, final
 import numpy as np
 import numpy.typing as npt
 
-from membound.cost.law import Array, Kernels
-from membound.cost.streaming import Streaming, most
+from membound.cost.law import Array, Kernels, most
+from membound.cost.streaming import Streaming
 
 # Operators that read no more of their first operand than they write.
 GATHERS: Final = frozenset(

@@ -6,6 +6,8 @@ A family of operations is one file with one final `Law`. Kernels come as arrays,
 from __future__ import annotations
 
 import abc
+import functools
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -50,6 +52,16 @@ class Kernels:
     def hbm(self) -> Array:
         """HBM bytes, both ways; [n]."""
         return self.hbm_read + self.hbm_written
+
+    @functools.cached_property
+    def largest(self) -> Array:
+        """Elements of each kernel's largest operand; [n]."""
+        return np.array([most(reads + writes) for reads, writes in zip(self.reads, self.writes, strict=True)], np.float64)
+
+
+def most(shapes: tuple[Shape, ...]) -> int:
+    """Elements of the largest of `shapes`."""
+    return max((math.prod(dims) for _, dims in shapes), default=0)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ index arithmetic of each becomes the bound (a bf16 tensor times a row: 400 eleme
 from __future__ import annotations
 
 import abc
-import math
 from typing import Final
 
 import numpy as np
 
 from membound.cost.calibrated import Calibrated
-from membound.cost.law import Array, Kernels, Priced, Shape, soft_roofline
+from membound.cost.law import Array, Kernels, Priced, soft_roofline
 from membound.cost.profile import Profile
 from membound.spec.machine import Gpu
 
@@ -43,7 +42,7 @@ class Streaming(Calibrated, abc.ABC):
 
     def elements(self, kernels: Kernels) -> Array:
         """Elements that each kernel goes through: those of its largest operand, unless a family knows better; [n]."""
-        return np.array([most(reads + writes) for reads, writes in zip(kernels.reads, kernels.writes, strict=True)], np.float64)
+        return kernels.largest
 
     def through_l2(self, kernels: Kernels) -> Array:
         """Bytes of each kernel that bound it as they pass the L2; [n]."""
@@ -61,11 +60,6 @@ class Streaming(Calibrated, abc.ABC):
 def core_clock(gpu: Gpu, profile: Profile) -> float:
     """How much faster the processors of `gpu` run than those of the measured one: by their clock and their number."""
     return (gpu.clock.max * gpu.sms) / (profile.clock * profile.sms)
-
-
-def most(shapes: tuple[Shape, ...]) -> int:
-    """Elements of the largest of `shapes`."""
-    return max((math.prod(dims) for _, dims in shapes), default=0)
 
 
 def types(kernels: Kernels) -> list[frozenset[str]]:

@@ -11,12 +11,10 @@ import json
 import os
 import select
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +23,7 @@ import psutil
 
 from membound import errors, units
 from membound.errors import CaptureError, MemboundError, StorageError
+from membound.ghost.processes import Ends, Running, Start, fresh
 from membound.spec.job import Job
 from membound.trace import store
 from membound.trace.schema import Trace
@@ -32,15 +31,6 @@ from membound.trace.schema import Trace
 _POLL: Final = 0.1
 """Time between two looks at the child, s."""
 _TRACE, _FAILURE = "trace", "failure.json"
-_MODULE = "membound.ghost.child"
-# One thread: fake tensors compute nothing. No GPU: a trace must not depend on the machine that captured it.
-_ENVIRONMENT: Final = {
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "CUDA_VISIBLE_DEVICES": "",
-    "PYTHONHASHSEED": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -72,15 +62,17 @@ def capture(
     ranks_per_node: int,
     limits: Limits | None = None,
     progress: Callable[[Progress], None] = unheard,
+    start: Start = fresh,
 ) -> Trace:
     """The Trace of rank 0 of `job`, whose model has the Hugging Face configuration `config`.
 
-    Its `extra` holds what the capture took: `seconds` and `resident` (B, at its peak). Raises the Program's own `MemboundError`, or
-    `CaptureError` for any other failure and for a limit reached.
+    `start` starts the child: for many captures, see `membound.ghost.servers`. The Trace's `extra` holds what the capture took: `seconds`
+    and `resident` (B, at its peak). Raises the Program's own `MemboundError`, or `CaptureError` for any other failure and for a limit reached.
     """
     with _workplace() as folder:
         request = {"job": job.model_dump(mode="json"), "config": dict(config), "ranks_per_node": ranks_per_node, "folder": str(folder)}
-        with _child(request, folder) as child:
+        with _child(job, folder, start) as child:
+            child.send(request)
             child.follow(limits or Limits(), progress)
         trace = store.read(folder / _TRACE)
     return dataclasses.replace(trace, extra={"seconds": child.seconds, "resident": child.resident})
@@ -97,45 +89,26 @@ def _workplace() -> Iterator[Path]:
 
 
 @contextmanager
-def _child(request: dict[str, Any], folder: Path) -> Iterator[_Child]:
-    told, tell = os.pipe()
-    try:
-        with (folder / "output.txt").open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", _MODULE],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                pass_fds=[tell],
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": _search_path()},
-                start_new_session=True,
-            )
-        child = _Child(process, told, folder)
-        try:
-            child.send({**request, "progress": tell})
-            os.close(tell)
-            tell = -1
-            yield child
-        finally:
-            child.kill()
-    finally:
-        for end in (told, tell):
-            if end >= 0:
-                os.close(end)
-
-
-def _search_path() -> str:
-    # The child finds modules exactly where this process does, and never in whatever folder the user happens to stand.
-    return os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry or not sys.flags.safe_path)
+def _child(job: Job, folder: Path, start: Start) -> Iterator[_Child]:
+    with ExitStack() as ours:
+        with ExitStack() as theirs:
+            (read, write), (told, tell) = os.pipe(), os.pipe()
+            for stack, end in ((ours, write), (ours, told), (theirs, read), (theirs, tell)):
+                stack.callback(os.close, end)
+            output = theirs.enter_context((folder / "output.txt").open("wb"))
+            running = start(job, Ends(read, tell, output))
+            ours.callback(running.kill)
+        yield _Child(running, write, told, folder)
 
 
 class _Child:
     """A running capture: its process, and the pipe that tells how far it is."""
 
-    def __init__(self, process: subprocess.Popen[bytes], told: int, folder: Path) -> None:
-        self.process = process
+    def __init__(self, running: Running, request: int, told: int, folder: Path) -> None:
+        self.running = running
         self.resident = 0
         self.seconds = 0.0
+        self._request = request
         self._told = told
         self._folder = folder
         self._unread = b""
@@ -143,21 +116,21 @@ class _Child:
 
     def send(self, request: dict[str, Any]) -> None:
         """Hand the request over; the pipe then stays open, and its end is how the child learns that this process died."""
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
-            self.process.stdin.flush()
+            unsent = json.dumps(request).encode() + b"\n"
+            while unsent:
+                unsent = unsent[os.write(self._request, unsent) :]
         except BrokenPipeError:
-            self.process.wait()
-            raise self._died() from None
+            while (status := self.running.ended()) is None:
+                time.sleep(_POLL)
+            raise self._died(status) from None
 
     def follow(self, limits: Limits, progress: Callable[[Progress], None]) -> None:
         """Wait for the end, keeping to `limits`. Raises what went wrong."""
-        watched = psutil.Process(self.process.pid)
-        while self.process.poll() is None:
+        while (status := self.running.ended()) is None:
             self._hear(progress)
             self.seconds = time.monotonic() - self._began
-            self._weigh(watched)
+            self._weigh()
             if self.resident > limits.memory:
                 raise CaptureError(
                     f"the capture outgrew its memory limit of {units.show(limits.memory, 'B')}: raise it with --capture-memory, "
@@ -168,21 +141,12 @@ class _Child:
                     f"the capture took longer than its limit of {units.show(limits.seconds, 's')}: raise it with --capture-time, "
                     f"for example {units.show(limits.seconds * 2, 's')}"
                 )
-        if self.process.returncode != 0:
-            raise self._died()
+        if status != 0:
+            raise self._died(status)
 
-    def kill(self) -> None:
-        """End the child and whatever it started."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
-
-    def _weigh(self, watched: psutil.Process) -> None:
+    def _weigh(self) -> None:
         with suppress(psutil.Error):
-            self.resident = max(self.resident, watched.memory_info().rss)
+            self.resident = max(self.resident, psutil.Process(self.running.pid).memory_info().rss)
 
     def _hear(self, progress: Callable[[Progress], None]) -> None:
         readable, _, _ = select.select([self._told], [], [], _POLL)
@@ -197,11 +161,11 @@ class _Child:
         for line in lines:
             progress(Progress(**json.loads(line)))
 
-    def _died(self) -> MemboundError:
+    def _died(self, status: int) -> MemboundError:
         try:
             failure = json.loads((self._folder / _FAILURE).read_text())
         except (OSError, ValueError):
-            return CaptureError(f"the training program {_ending(self.process.returncode)}: {_last_words(self._folder / 'output.txt')}")
+            return CaptureError(f"the training program {_ending(status)}: {_last_words(self._folder / 'output.txt')}")
         return _revived(failure)
 
 

@@ -1,5 +1,7 @@
 """The child process of a capture: reads one request from standard input, runs the Program on the ghost, writes the Trace.
 
+Run as a module, it is told the number of the pipe that hears of its progress.
+
 A Python exception that unwinds through the ghost's device guard aborts the whole process, hence a process of its own, and hence a
 failure is written down where it arises. What the parent must know goes through files and one pipe; standard output is nobody's.
 """
@@ -20,10 +22,10 @@ from membound.errors import MemboundError
 TRACE, FAILURE = "trace", "failure.json"
 
 
-def main() -> None:
-    """Answer the request on standard input: {job, config, ranks_per_node, folder, progress}."""
+def main(progress: int) -> None:
+    """Answer the request on standard input, {job, config, ranks_per_node, folder}, and end this process. `progress`: where to tell of it."""
     request: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    folder, progress = Path(request["folder"]), int(request["progress"])
+    folder = Path(request["folder"])
     os.set_inheritable(progress, False)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -89,4 +91,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -18,7 +18,7 @@ from membound.trace.schema import CATEGORY
 
 def install(recorder: Recorder) -> None:
     """Give DeepSpeed the ghost for an accelerator. To be called before anything else imports DeepSpeed."""
-    _import_as_on_cuda()
+    import_as_on_cuda()
     from deepspeed.accelerator import real_accelerator
 
     from membound.ghost import deepspeed_operators
@@ -32,7 +32,7 @@ def install(recorder: Recorder) -> None:
     _ask_no_processor()
 
 
-def _import_as_on_cuda() -> None:
+def import_as_on_cuda() -> None:
     """DeepSpeed picks its operators' builders while it is imported, by the accelerator that it finds then."""
     before = os.environ.get("DS_ACCELERATOR")
     os.environ["DS_ACCELERATOR"] = "cuda"

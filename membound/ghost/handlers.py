@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from membound.ghost import cudnn, device
+from membound.ghost.private.distributed import moved_nothing
 from membound.ghost.private.fakes import device_type
 from membound.ghost.recorder import Handler, Recorder
 from membound.trace.schema import KIND
@@ -43,6 +44,8 @@ class Answers:
         return 1.0 if tensor.dtype.is_floating_point else 0
 
 
+# Return what they write, which is their first argument (torch/csrc/distributed/c10d/Ops.cpp).
+_COLLECTIVES: Final = ("allreduce_", "broadcast_", "_allgather_base_", "_reduce_scatter_base_")
 _PINNABLE: Final = ("empty.memory_format", "empty_like.default", "empty_strided.default", "new_empty.default", "zeros.default", "zeros_like.default")
 
 
@@ -57,6 +60,7 @@ def make(answers: Answers) -> dict[str, Handler]:
         "aten._pin_memory.default": _pin_memory,
         "aten.is_pinned.default": _is_pinned,
         **{f"aten.{name}": _without_pinning for name in _PINNABLE},
+        **{f"c10d.{name}.default": _collective for name in _COLLECTIVES},
     }
 
 
@@ -94,7 +98,11 @@ def _grouped_mm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: di
 
 
 def _without_pinning(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
+    return recorder.ask(func, args, {k: v for k, v in kwargs.items() if k != "pin_memory"})
+
+
+def _collective(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return moved_nothing(args)  # which the fake process group would take a millisecond to do
 
 
 def _pin_memory(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

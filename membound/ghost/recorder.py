@@ -77,12 +77,16 @@ class Recorder(DispatchMode):
                 if not isinstance(out, torch.Tensor | list | tuple):
                     return out  # read back to the host: an answer, not a tensor
             else:
-                out = func(*args, **kwargs) if self.shortcut is None else self.shortcut.run(func, args, kwargs)
+                out = self.ask(func, args, kwargs)
             self._record(operator, code, args, kwargs, out)
         except BaseException as error:
             self._failed(error)
             raise
         return out
+
+    def ask(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the operator `func` itself gives."""
+        return func(*args, **kwargs) if self.shortcut is None else self.shortcut.run(func, args, kwargs)
 
     def _enter_thread(self) -> None:
         self._threads.add(get_ident())

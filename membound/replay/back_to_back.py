@@ -13,6 +13,7 @@ import numpy.typing as npt
 from membound.cost.resources import ROW, Spent
 
 Floats = npt.NDArray[np.float64]
+Column = npt.NDArray[np.int64]
 
 
 def back_to_back(tail: Spent, host: Spent, launched: Floats, durations: Spent) -> tuple[Floats, Floats, Spent]:
@@ -23,17 +24,26 @@ def back_to_back(tail: Spent, host: Spent, launched: Floats, durations: Spent) -
     """
     alone = durations[:, 0]
     summed = np.cumsum(alone, axis=0)
-    arrived = host[0] + launched - (summed - alone)
-    last = np.maximum(np.maximum.accumulate(arrived, axis=0), tail[0])
-    end = summed + last
-    joint = arrived.argmax(axis=0)
-    columns = np.arange(arrived.shape[1])
-    waited = arrived[joint, columns] > tail[0]
-    since = np.arange(len(alone))[:, None] >= np.where(waited, joint, 0)
-    begin = np.where(waited, host, tail)
-    launch = np.where(waited, launched[joint, columns], 0.0)
-    begin[0] += launch
-    begin[ROW["launch"]] += launch
-    done = begin + np.einsum("mrk,mk->rk", durations, since)
+    arrived = launched - summed
+    arrived += alone
+    arrived += host[0]
+    latest = np.maximum.accumulate(arrived, axis=0)
+    waited = latest[-1] > tail[0]
+    end = np.maximum(latest, tail[0])
+    end += summed
+    # A stream that is never out of work hangs on its kernels alone.
+    joint = arrived.argmax(axis=0) if waited.any() else None
+    done = tail + durations.sum(axis=0) if joint is None else _after_waiting(tail, host, launched, durations, joint, waited)
     done[0] = end[-1]
     return end - alone, end, done
+
+
+def _after_waiting(tail: Spent, host: Spent, launched: Floats, durations: Spent, joint: Column, waited: npt.NDArray[np.bool_]) -> Spent:
+    """As far as histories go, the moment after the last kernel: in the columns that `waited`, for the launch of kernel `joint` last."""
+    since = np.arange(len(durations))[:, None] >= np.where(waited, joint, 0)
+    begin = np.where(waited, host, tail)
+    launch = np.where(waited, launched[joint, np.arange(len(joint))], 0.0)
+    begin[0] += launch
+    begin[ROW["launch"]] += launch
+    found: Spent = begin + np.einsum("mrk,mk->rk", durations, since)
+    return found

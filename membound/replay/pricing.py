@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +16,11 @@ from membound.cost.dispatch import dispatched
 from membound.cost.laws import LAWS
 from membound.cost.profile import Profile, profile_of
 from membound.cost.resources import ROW, ROWS, Spent
-from membound.replay.operands import Operands
 from membound.replay.program import Program
 from membound.replay.workload import Workload
 from membound.spec.host import CALIBRATED, PLAIN_SERVER, Host
 from membound.spec.machine import Machine
-from membound.trace.schema import KIND, PHASE, PLACE
+from membound.trace.schema import KIND, PHASE
 
 Column = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Prices:
 def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike. Raises `InputError` where the machine lacks what it takes."""
     program, count = work.program, len(work.lengths)
-    others = np.flatnonzero(work.index < 0)
+    others = work.others
     table = np.zeros((ROWS, work.distinct + len(others), count))
     band = np.full(table.shape[1], _LINK_BAND)
     unknown = np.zeros(table.shape[1:])
@@ -74,7 +74,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
             unknown[group.members] = seconds
     index = work.index.copy()
     index[others] = work.distinct + np.arange(len(others))
-    _links(table[:, work.distinct :], work, others, machine, ranks_on_node)
+    _links(table[:, work.distinct :], work, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
     return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, _dimm_bytes(work), unknown)
 
@@ -83,59 +83,29 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
 _LINK_BAND: Final = 0.15
 
 
-def _links(table: Spent, work: Workload, items: Column, machine: Machine, ranks_on_node: int) -> None:
+def _links(table: Spent, work: Workload, machine: Machine, ranks_on_node: int) -> None:
     """Prices of copies, collectives and host work, into `table` [ROWS, items, K]."""
-    program = work.program
-    kind = program.kind[items]
-    names = program.trace.header.ops
-    ops = np.array([names[code] for code in program.op[items]])
-    host_end = _pinned(program.operands, len(program))[items]
-    host_bytes = _host_bytes(program.operands, len(program))[items]
-    locked_bytes = _host_bytes(program.operands, len(program), _LOCKED)[items]
-    locked = _locked(program.operands)
-    for k in range(len(work.lengths)):
-        moved = work.moved[items, k]
-        chosen = np.isin(kind, [KIND["copy_h2d"], KIND["copy_d2h"]])
-        table[:, chosen, k] = pcie.copy_seconds(moved[chosen], host_end[chosen], machine, ranks_on_node, locked)
-        chosen = kind == KIND["host"]
-        drives = np.char.startswith(ops, "nvme.") if len(ops) else np.zeros(0, np.bool_)
-        on_drives, on_cores = chosen & drives & (moved > 0), chosen & ~drives
-        table[:, on_cores, k] = work_seconds(host_bytes[on_cores], machine, ranks_on_node, locked_bytes[on_cores], locked)
-        if on_drives.any():
-            table[:, on_drives, k] = nvme.file_seconds(moved[on_drives], ops[on_drives] == "nvme.write", machine, ranks_on_node)
-        chosen = kind == KIND["collective"]
+    those, count = work.transfers, len(work.lengths)
+    moved, ranks = work.moved[work.others], work.program.ranks[work.others].astype(np.float64)
+
+    def enter(chosen: npt.NDArray[np.bool_], price: Callable[[Floats, Column], Spent]) -> None:
+        # All lengths in one call, one after the other.
         if chosen.any():
-            table[:, chosen, k] = collectives.spent(list(ops[chosen]), moved[chosen], program.ranks[items][chosen], machine)
+            found = price(moved[chosen].T.ravel(), np.tile(np.flatnonzero(chosen), count))
+            table[:, chosen] = np.moveaxis(found.reshape(ROWS, count, -1), 1, 2)
 
-
-def _pinned(operands: Operands, items: int) -> npt.NDArray[np.bool_]:
-    """Whether all of an item's operands on the host are page-locked; [n]."""
-    place = operands.place[operands.storage]
-    pageable = np.bincount(operands.item, place == PLACE["host"], items)
-    return np.asarray(pageable == 0, np.bool_)
-
-
-_ON_HOST: Final = (PLACE["host"], PLACE["pinned"])
-_LOCKED: Final = (PLACE["pinned"],)
-
-
-def _host_bytes(operands: Operands, items: int, places: tuple[int, ...] = _ON_HOST) -> Floats:
-    """Bytes that an item reads and writes of host memory; [n]."""
-    on_host = np.isin(operands.place[operands.storage], places)
-    return np.bincount(operands.item, np.where(on_host, operands.nbytes[0], 0), items).astype(np.float64)
-
-
-def _locked(operands: Operands) -> float:
-    """Bytes of all page-locked storages that the step touches."""
-    touched = np.unique(operands.storage)
-    return float(operands.size[touched][operands.place[touched] == PLACE["pinned"]].sum())
+    enter(those.copies, lambda nbytes, at: pcie.copy_seconds(nbytes, those.pinned[at], machine, ranks_on_node, those.locked))
+    enter(those.cores, lambda _, at: work_seconds(those.nbytes[at], machine, ranks_on_node, those.locked_bytes[at], those.locked))
+    on_drives = those.drives & (moved > 0).any(axis=1)
+    enter(on_drives, lambda nbytes, at: nvme.file_seconds(nbytes, those.ops[at] == "nvme.write", machine, ranks_on_node))
+    enter(those.collectives, lambda nbytes, at: collectives.spent(list(those.ops[at]), nbytes, ranks[at], machine))
 
 
 def _dimm_bytes(work: Workload) -> Floats:
-    program = work.program
-    copies = np.isin(program.kind, [KIND["copy_h2d"], KIND["copy_d2h"]])
-    host = np.where(program.kind == KIND["host"], _host_bytes(program.operands, len(program)), 0.0)
-    return np.where(copies[:, None], work.moved, host[:, None])
+    found, those = np.zeros(work.moved.shape), work.transfers
+    at_work = (those.cores | those.drives)[:, None]
+    found[work.others] = np.where(those.copies[:, None], work.moved[work.others], np.where(at_work, those.nbytes[:, None], 0.0))
+    return found
 
 
 _CALLS: Final = {

@@ -86,20 +86,23 @@ class Played:
     @functools.cached_property
     def parts(self) -> Floats:
         """Seconds of each segment by `KINDS`; [segments, KINDS, K]."""
-        kind, line = self.work.program.kind, self.timeline
-        kernels, collectives = kind == KIND["kernel"], kind == KIND["collective"]
-        copies, host = np.isin(kind, [KIND["copy_h2d"], KIND["copy_d2h"]]), kind == KIND["host"]
-        result = np.zeros((len(line.segments), len(KINDS), len(self.grid)))
-        for k in range(len(self.grid)):
-            at = self.borders[:, k]
+        kernels, copies, host = (self._is(*kinds) for kinds in (("kernel",), ("copy_h2d", "copy_d2h"), ("host",)))
+        computing, moving = self._covered(kernels), self._covered(kernels | self._is("collective") | copies | host)
+        return np.stack([self.busy, self.busy - computing, moving - self.busy, np.diff(self.borders, axis=0) - moving], axis=1)
 
-            def seconds(which: npt.NDArray[np.bool_], at: Floats = at, k: int = k) -> Floats:
-                return np.diff(intervals.covered(line.start[which, k], line.end[which, k], at))
+    @functools.cached_property
+    def busy(self) -> Floats:
+        """Seconds of each segment in which a kernel or collective runs; [segments, K]."""
+        return self._covered(self._is("kernel", "collective"))
 
-            computing, busy = seconds(kernels), seconds(kernels | collectives)
-            moving = seconds(kernels | collectives | copies | host)
-            result[:, :, k] = np.stack([busy, busy - computing, moving - busy, np.diff(at) - moving], axis=1)
-        return result
+    def _is(self, *kinds: str) -> npt.NDArray[np.bool_]:
+        return np.isin(self.work.program.kind, [KIND[kind] for kind in kinds])
+
+    def _covered(self, which: npt.NDArray[np.bool_]) -> Floats:
+        """Seconds of each segment in which one of the items `which` runs; [segments, K]."""
+        start, end = self.timeline.start[which], self.timeline.end[which]
+        found = [intervals.covered(start[:, k], end[:, k], self.borders[:, k]) for k in range(len(self.grid))]
+        return np.diff(np.stack(found, axis=1), axis=0)
 
     @functools.cached_property
     def flows(self) -> Floats:

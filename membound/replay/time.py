@@ -73,7 +73,7 @@ class Replayer:
 
 def throttled(played: Played, gpu: Gpu) -> float:
     """Core clock over that of the boards that were measured, as the board's limit allows: 1 where nothing has to give."""
-    busy = max(float(played.mean(played.parts)[0]), 1e-9)
+    busy = max(float(played.mean(played.busy)), 1e-9)
     rates = {name: np.array([amount / busy]) for name, amount in zip(FLOWS, played.mean(played.flows).tolist(), strict=True)}
     return throttle(gpu, board_power(gpu, played.load(rates)))
 

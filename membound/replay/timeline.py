@@ -96,6 +96,8 @@ class _Player:
         self.table = prices.by_entry
         self.items = program.items
         self.index, self.cost = prices.index.tolist(), prices.launch.tolist()
+        # When each launch would arrive had the host nothing else to do: within a row, differences count.
+        self.arriving = np.cumsum(prices.launch)[:, None] * self.factor
         self.segments = segments(program)
         self.cuts = set(self.segments[1:].tolist())
         self.rows = list(_rows_of_kernels(program, self.segments))
@@ -152,7 +154,8 @@ class _Player:
         index = self.index[item]
         self.since += self.cost[item]
         if kind == _KERNEL:
-            self._on_stream(item, stream, self.prices.of(item, item + 1)[0])
+            slower = self.prices.slower
+            self._on_stream(item, stream, self.table[index] if slower is None else self.table[index] * slower[item])
         elif kind == _COLLECTIVE:
             self._collective(item, stream, self.table[index], detached)
         elif kind in (_H2D, _D2H):
@@ -170,21 +173,23 @@ class _Player:
     def _kernels(self, first: int, after: int) -> None:
         """The kernels from `first` up to `after`, all on one stream."""
         stream = self.items[first][1]
-        costs = np.cumsum(self.prices.launch[first:after])
-        launched = costs[:, None] * self.factor + _START
+        before = self.arriving[first] - self.cost[first] * self.factor
+        launched = self.arriving[first:after] - (before - _START)
         durations = self.prices.of(first, after)
         start, end, done = back_to_back(self._ready(stream), self.host, launched, durations)
         self.start[first:after], self.end[first:after] = start, end
         self.tails[stream] = done
-        self.since += float(costs[-1])
+        self.since += sum(self.cost[first:after])
 
     def _ready(self, stream: int) -> Spent:
         return self.tails.get(stream, self.zero)
 
     def _launched(self) -> Spent:
-        moment = self.host.copy()
-        moment[0] += _START
-        moment[_LAUNCH] += _START
+        # As `host`, which keeps what it has summed up: most launches are asked about once.
+        moment = self.base.copy()
+        launches = self.since * self.factor + _START
+        moment[0] += launches
+        moment[_LAUNCH] += launches
         return moment
 
     def _mark(self, item: int, begin: Spent, end: Spent) -> None:
@@ -256,11 +261,10 @@ def later(a: Spent, b: Spent) -> Spent:
     if a is b:
         return a
     after = b[0] > a[0]
-    if not after.any():
+    count = np.count_nonzero(after)
+    if not count:
         return a
-    if after.all():
-        return b
-    return np.where(after, b, a)
+    return b if count == len(after) else np.where(after, b, a)
 
 
 def segments(program: Program) -> Column:

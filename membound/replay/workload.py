@@ -5,6 +5,7 @@ Nothing here depends on clocks, so that a sweep over them makes it once: of the 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from membound.cost.law import Kernels, Shape
 from membound.cost.laws import LAWS, law_of
 from membound.replay.program import Program
 from membound.replay.traffic import traffic
+from membound.replay.transfers import Transfers
 from membound.replay.walked import Memo
 from membound.spec.machine import Gpu
 from membound.trace.schema import KIND, LAYOUTS
@@ -60,6 +62,16 @@ class Workload:
     """Bytes of copies and collectives; [n, K]."""
     cudnn: bool = True
     """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`)."""
+
+    @functools.cached_property
+    def others(self) -> Column:
+        """The items that are no kernels; [m]."""
+        return np.flatnonzero(self.index < 0)
+
+    @functools.cached_property
+    def transfers(self) -> Transfers:
+        """What `others` ask of the links and the host."""
+        return Transfers.of(self.program, self.others)
 
 
 def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | None = None) -> Workload:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from membound import __version__
 from membound.ghost import row_lengths
 from membound.ghost.capture import Limits, Progress, capture, unheard
+from membound.ghost.processes import Start, fresh
 from membound.replay.allocator_settings import AllocatorSettings
 from membound.replay.lengths import of as of_job
 from membound.replay.memory import replay
@@ -62,12 +63,13 @@ def predict(
 
 @dataclass(frozen=True)
 class Predictor:
-    """How to predict: the allocator's settings, who hears of progress, what a capture may take, and where Traces are kept."""
+    """How to predict: the allocator's settings, who hears of progress, what a capture may take, whether Traces are kept, and who starts captures."""
 
     settings: AllocatorSettings = field(default_factory=AllocatorSettings)
     progress: Callable[[Progress], None] = unheard
     limits: Limits = field(default_factory=Limits)
     cached: bool = True
+    start: Start = fresh
 
     def predict(self, job: Job, machine: Machine, options: Mapping[str, Any] | None = None) -> Prediction:
         """The prediction for `job` on `machine`, which is already the part of it that the Job uses.
@@ -111,12 +113,12 @@ class Predictor:
         if options:
             config = {**config, "membound": dict(options)}
         if not self.cached:
-            return capture(job, config, ranks_per_node, self.limits, self.progress)
+            return capture(job, config, ranks_per_node, self.limits, self.progress, self.start)
         kept = cache.TraceCache(cache.default_folder())
         key = cache.key(job, config, ranks_per_node)
         trace = kept.get(key, job)
         if trace is None:
-            trace = capture(job, config, ranks_per_node, self.limits, self.progress)
+            trace = capture(job, config, ranks_per_node, self.limits, self.progress, self.start)
             kept.put(key, trace)
         return trace
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from membound.errors import CaptureError, InputError, MissingPackageError, StorageError
 from membound.ghost import capture as module
+from membound.ghost import processes, servers
 from membound.ghost.capture import Limits, Progress, capture
 from membound.ghost.child import describe
+from membound.ghost.processes import Start, fresh
+from membound.ghost.servers import preloaded
 from membound.spec.job import Job
 from membound.trace.schema import Trace
 
@@ -31,15 +36,26 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(params=["fresh", "forked"])
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Each way of starting a child."""
+    if request.param == "fresh":
+        yield fresh
+        return
+    with preloaded() as forked:
+        yield forked
+
+
 @pytest.fixture
-def stand_in(temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trace]:
+def stand_in(temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Start) -> Callable[..., Trace]:
     """Captures whose child is `stand_in.py`, which does what the Job's model says."""
-    monkeypatch.setattr(module, "_MODULE", "stand_in")
+    monkeypatch.setattr(processes, "MODULE", "stand_in")
+    monkeypatch.setattr(servers, "USUAL", ())
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("STAND_IN_NOTES", str(tmp_path / "notes.json"))
 
     def act(model: str, limits: Limits | None = None, progress: Callable[[Progress], None] = module.unheard) -> Trace:
-        return capture(Job.model_validate({"model": model, "data": {"seq_len": 8}}), {}, 1, limits, progress)
+        return capture(Job.model_validate({"model": model, "data": {"seq_len": 8}}), {}, 1, limits, progress, start)
 
     return act
 
@@ -147,6 +163,72 @@ class TestRealChild:
 
 def test_the_child_looks_for_modules_where_this_process_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
-    path = module._search_path().split(os.pathsep)
+    path = processes._search_path().split(os.pathsep)
     assert path[0] == str(tmp_path)
     assert [os.path.abspath(entry) for entry in sys.path] == path
+
+
+class TestForked:
+    """Children of a process that has imported PyTorch for all of them."""
+
+    def test_traces_are_those_of_children_that_import_themselves(self, tiny_config: dict[str, Any]) -> None:
+        recipes: list[dict[str, Any]] = [{"engine": "deepspeed", "zero_stage": 3}, {"method": "qlora", "engine": "ddp"}, {"method": "lora"}]
+        jobs = [
+            Job.model_validate({"model": "tiny", "data": {"seq_len": 16}, "recipe": each, "gpus": 1 + 3 * ("engine" in each)}) for each in recipes
+        ]
+        with preloaded() as start:
+            forked = [capture(job, tiny_config, job.gpus, start=start) for job in jobs]
+        for job, trace in zip(jobs, forked, strict=True):
+            own = capture(job, tiny_config, job.gpus)
+            assert trace.header == own.header
+            for table in ("instructions", "operands", "storages"):
+                ours, theirs = getattr(trace, table), getattr(own, table)
+                assert all(np.array_equal(ours[name], theirs[name]) for name in theirs), f"{job.recipe.method}: {table}"
+
+    @pytest.mark.parametrize("start", ["forked"], indirect=True)
+    def test_one_process_serves_one_after_the_other(self, stand_in: Callable[..., Trace]) -> None:
+        with pytest.raises(CaptureError, match="ended with status 3"):
+            stand_in("leave")
+        servers = psutil.Process().children()
+        for model, ending in (("crash", "was ended by SIGABRT"), ("leave", "ended with status 3")):
+            with pytest.raises(CaptureError, match=ending):
+                stand_in(model)
+        assert psutil.Process().children() == servers
+        assert all(each.children() == [] for each in servers)
+
+    def test_all_are_gone_once_nobody_needs_them(self, tiny_job: Job, tiny_config: dict[str, Any]) -> None:
+        def interrupt(progress: Progress) -> None:
+            found.update(each.pid for each in psutil.Process().children(recursive=True))
+            if progress.stage == "building":
+                raise KeyboardInterrupt
+
+        found: set[int] = set()
+        with pytest.raises(KeyboardInterrupt), preloaded() as start:
+            capture(tiny_job, tiny_config, 1, progress=interrupt, start=start)
+        assert len(found) == 2
+        assert all(is_gone(number) for number in found)
+
+    def test_they_outlive_no_parent(self, tiny_job: Job, tiny_config: dict[str, Any], tmp_path: Path) -> None:
+        asked = tmp_path / "asked.json"
+        asked.write_text(json.dumps([tiny_job.model_dump(mode="json"), tiny_config]))
+        with subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(asked)], stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+        ) as parent:
+            assert parent.stdout is not None
+            while b"building" not in parent.stdout.readline():
+                pass
+            family = psutil.Process(parent.pid).children(recursive=True)
+            parent.kill()
+        assert len(family) == 2
+        assert all(is_gone(each.pid) for each in family)
+
+
+KILLED = """
+import json, sys
+from membound.ghost.capture import capture
+from membound.ghost.servers import preloaded
+from membound.spec.job import Job
+job, config = json.load(open(sys.argv[1]))
+with preloaded() as start:
+    capture(Job.model_validate(job), config, 1, progress=lambda progress: print(progress.stage, flush=True), start=start)
+"""

@@ -14,14 +14,18 @@ from membound.trace.store import read
 SNIPPET = """
 import sys
 from pathlib import Path
+import membound.ghost.handlers as handlers
 import membound.ghost.run as run
 from membound.spec.catalogue import model
 from membound.spec.job import Job
 from membound.trace.store import write
 if sys.argv[1] == "without":
     run.Shortcut = lambda mode: None
-job = Job.model_validate({"model": "tiny", "data": {"seq_len": 24}, "recipe": {"recompute": "full", "micro_batch": 2, **eval(sys.argv[3])}})
-write(run.record(job, model("tiny").config, 1), Path(sys.argv[2]))
+    handlers._COLLECTIVES = ()
+recipe = eval(sys.argv[3])
+ranks = 4 if "engine" in recipe else 1
+job = Job.model_validate({"model": "tiny", "data": {"seq_len": 24}, "recipe": {"recompute": "full", "micro_batch": 2, **recipe}, "gpus": ranks})
+write(run.record(job, model("tiny").config, ranks), Path(sys.argv[2]))
 """
 
 
@@ -31,7 +35,18 @@ def captured(how: str, recipe: str, folder: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("recipe", ["{'method': 'lora'}", "{'precision': 'bf16-mixed'}"])
+RECIPES = [
+    {"method": "lora"},
+    {"precision": "bf16-mixed"},
+    {"method": "qlora", "engine": "ddp", "recompute": "none"},
+    {"optimizer": "adamw-8bit", "precision": "bf16", "recompute": "none"},
+    {"engine": "fsdp", "accumulation": 3},
+    {"engine": "deepspeed", "zero_stage": 1, "accumulation": 2},
+    {"engine": "deepspeed", "zero_stage": 3, "offload": {"optimizer": "cpu", "params": "cpu"}, "precision": "fp16-mixed"},
+]
+
+
+@pytest.mark.parametrize("recipe", [str(recipe) for recipe in RECIPES])
 def test_same_trace_with_and_without(recipe: str, tmp_path: Path) -> None:
     with_, without = (read(captured(how, recipe, tmp_path)) for how in ("with", "without"))
     assert with_.header == without.header

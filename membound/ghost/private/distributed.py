@@ -35,6 +35,13 @@ def fake_process_group(size: int) -> None:
     dist.init_process_group("fake", rank=0, world_size=size, store=FakeStore())
 
 
+def moved_nothing(args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """What the fake process group's collective gives that writes its first argument and returns it: that argument, and work that is done."""
+    from torch._C._distributed_c10d import FakeWork
+
+    return args[0], FakeWork().boxed()
+
+
 def finished(out: tuple[Any, Any], held: Callable[[], bool]) -> tuple[Any, Any]:
     """What a real collective over gloo returned, once it is done and `held()` says that nobody holds its tensors any more.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
@@ -40,19 +42,38 @@ def lift_from_host() -> None:
     torch._C._set_only_lift_cpu_tensors(True)
 
 
-def make_fake(mode: FakeTensorMode, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """A new tensor without bytes that plays to be on `device`."""
-    with torch._C._DisableTorchDispatch():
-        empty = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
-        return FakeTensor(mode, empty, device)
+class Makes:
+    """Makes fake tensors of `mode`: as its own constructor does, whose checks and defaults take longer than all the rest."""
 
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self._mode = mode
+        self._attributes: dict[torch.device, dict[str, Any]] = {}
+        """By device, what the constructor has set of a tensor there."""
+        unsafe = mode._allow_unsafe_data_ptr_access
+        self._guard = torch._C._set_warn_deprecated_on_mutable_data_ptr if unsafe else torch._C._set_throw_on_mutable_data_ptr
 
-def fake_view(mode: FakeTensorMode, base: FakeTensor, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> torch.Tensor:
-    """Another tensor on the storage of `base`."""
-    with torch._C._DisableTorchDispatch():
-        empty = torch.empty(0, dtype=base.dtype, device="meta")
-        empty.set_(base.untyped_storage(), offset, shape, stride)
-        return FakeTensor(mode, empty, base.fake_device)
+    def new(self, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """A new tensor without bytes that plays to be on `device`."""
+        with torch._C._DisableTorchDispatch():
+            return self._faked(torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
+
+    def view(self, base: FakeTensor, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> torch.Tensor:
+        """Another tensor on the storage of `base`."""
+        with torch._C._DisableTorchDispatch():
+            empty = torch.empty(0, dtype=base.dtype, device="meta")
+            empty.set_(base.untyped_storage(), offset, shape, stride)
+            return self._faked(empty, base.fake_device)
+
+    def _faked(self, empty: torch.Tensor, device: torch.device) -> torch.Tensor:
+        attributes = self._attributes.get(device)
+        if attributes is None:
+            first = FakeTensor(self._mode, empty, device)
+            self._attributes[device] = dict(vars(first))
+            return first
+        made = torch.Tensor._make_subclass(FakeTensor, empty, False, dispatch_device=True, device_for_backend_keys=device)
+        self._guard(made)
+        vars(made).update(attributes)
+        return made
 
 
 def device_type(tensor: torch.Tensor) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 from membound.errors import MemboundError
 from membound.ghost import row_lengths
+from membound.ghost.servers import preloaded
 from membound.replay.lengths import of as of_job
 from membound.replay.time import Replayer
 from membound.run.schema import Run
@@ -44,9 +45,17 @@ def run(plan: Plan, folder: Path, predictor: Predictor | None = None, heard: Cal
     found = {name: run for name, point in plan.points.items() if (run := kept.read(point)) is not None}
     heard(f"{len(found)} of {len(plan.points)} runs are there")
     groups = _groups([point for name, point in plan.points.items() if name not in found])
-    stopping = Stopping()
-    quiet = dataclasses.replace(predictor or Predictor(), progress=lambda progress: stopping.check())
-    maker = _Maker(quiet, kept, dict(found), {}, heard)
+    with preloaded() as start:
+        stopping = Stopping()
+        quiet = dataclasses.replace(predictor or Predictor(), progress=lambda progress: stopping.check(), start=start)
+        maker = _Maker(quiet, kept, dict(found), {}, heard)
+        _make(groups, maker, stopping)
+    runs = {name: maker.runs[name] for name in plan.points if name in maker.runs}
+    return Ran(runs, maker.failed, len(runs) - len(found))
+
+
+def _make(groups: Sequence[list[Point]], maker: _Maker, stopping: Stopping) -> None:
+    """The Runs of `groups`, each as soon as its captures are there."""
     jobs = [_jobs(points) for points in groups]
     owners = [number for number, some in enumerate(jobs) for _ in some]
     left = Counter(owners)
@@ -58,10 +67,8 @@ def run(plan: Plan, folder: Path, predictor: Predictor | None = None, heard: Cal
             maker.met(number, met)
             if not left[number]:
                 done += 1
-                heard(f"{done} of {len(groups)} jobs: {groups[number][0].title}")
+                maker.heard(f"{done} of {len(groups)} jobs: {groups[number][0].title}")
                 maker.make(groups[number], maker.failures.get(number))
-    runs = {name: maker.runs[name] for name in plan.points if name in maker.runs}
-    return Ran(runs, maker.failed, len(runs) - len(found))
 
 
 def _groups(points: Sequence[Point]) -> list[list[Point]]:

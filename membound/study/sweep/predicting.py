@@ -7,6 +7,8 @@ found.points[0].priced.bound, found.points[0].priced.sensitivity
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from membound.errors import CaptureError, InputError, MemboundError, MissingPackageError
+from membound.ghost.servers import preloaded
 from membound.replay.memory import replay
 from membound.replay.predict_memory import memory_fits, memory_values
 from membound.replay.walked import Forgetful
@@ -126,15 +129,16 @@ def _capture(jobs: Sequence[Asked], predictor: Predictor, heard: Heard) -> dict[
     ahead = [number for number, each in enumerate(jobs) if predictor.cached and not each.job.data.padded]
     failed: dict[int, str] = {}
 
-    def one(number: int) -> None:
+    def one(number: int, forking: Predictor) -> None:
         try:
-            predictor.trace(jobs[number].job, jobs[number].machine.gpus)
+            forking.trace(jobs[number].job, jobs[number].machine.gpus)
         except _REFUSALS as error:
             failed[number] = str(error)
 
     if len(ahead) > 1:
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            for done, _ in enumerate(pool.map(one, ahead), 1):
+        with preloaded() as start, ThreadPoolExecutor(_AT_ONCE) as pool:
+            forking = dataclasses.replace(predictor, start=start)
+            for done, _ in enumerate(pool.map(functools.partial(one, forking=forking), ahead), 1):
                 heard("capturing", done, len(ahead))
     return failed
 
