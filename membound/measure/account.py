@@ -10,12 +10,11 @@ from typing import Any, Final
 
 from membound.measure import priority
 from membound.measure.control import Control, State
-from membound.measure.learn import Learned, learn, stretch
+from membound.measure.learn import Learned, learn
+from membound.measure.rates import Rates
 from membound.measure.sensors.offer import Offer
 from membound.measure.staff import Staff
 
-# Of one core, for all calls to the driver on the fast grid; the rest of the 3 % that the sampler may take is Python's own.
-_BUDGET: Final = 0.02
 # How often it tells its costs, and how often all of it, s.
 _EVERY: Final = 1.0
 _ALL_EVERY: Final = 10.0
@@ -30,7 +29,7 @@ class Account:
         self._offer = found
         self._priority = "ordinary"
         self._learned: list[Learned] = []
-        self._wished = [each.sensor.card.every for each in found.chosen]
+        self._rates = Rates(found.chosen, plan["period"], plan["host_period"])
         # One that takes the place of a killed one goes on with what that had learned: samples are lost meanwhile.
         self._known = {(each["name"], each["key"]): each["learned_period_s"] for each in control.told().get("sensors", [])}
         self._told_ns = 0
@@ -39,14 +38,9 @@ class Account:
 
     def learn(self) -> None:
         """Find native periods and costs, and ask those less often that would cost too much."""
-        chosen = self._offer.chosen
-        self._learned = learn([each.sensor for each in chosen], 0.0 if self._control.get("epoch_ns") else self._plan["learn"])
-        quick = [place for place, each in enumerate(chosen) if each.sensor.card.table == "gpu" and not each.sensor.card.slow]
-        cards = [chosen[place].sensor.card for place in quick]
-        costs = [self._learned[place].cost for place in quick]
-        kept = stretch(costs, [card.every for card in cards], [card.name == "nvml.fields" for card in cards], _BUDGET)
-        for place, card, every in zip(quick, cards, kept, strict=True):
-            chosen[place].sensor.card = dataclasses.replace(card, every=every)
+        seconds = 0.0 if self._control.get("epoch_ns") else self._plan["learn"]
+        self._learned = learn([each.sensor for each in self._offer.chosen], seconds)
+        self._rates.set([each.core for each in self._learned], 0.0)
 
     def begin(self) -> None:
         """Ready."""
@@ -66,6 +60,7 @@ class Account:
         if now - self._told_ns > _EVERY * 1e9:
             self._told_ns = now
             self._costs(now, staff)
+            self._rates.review(staff, (now - self._control.get("epoch_ns")) * 1e-9)
         if now - self._told_all_ns > _ALL_EVERY * 1e9:
             self._told_all_ns = now
             self._control.tell(self._document(staff))
@@ -82,11 +77,12 @@ class Account:
         self._control.set("reads_missed", staff.missed)
 
     def _document(self, staff: Staff | None) -> dict[str, Any]:
-        costs = [None] * len(self._offer.chosen) if staff is None else self._by_sensor(staff)
-        rows = zip(self._offer.chosen, self._wished, self._learned, costs, strict=True)
+        asked = [None] * len(self._offer.chosen) if staff is None else self._by_sensor(staff)
+        rows = zip(self._offer.chosen, self._rates.documents(), self._learned, asked, strict=True)
         return {
             "python": ".".join(str(part) for part in sys.version_info[:3]),
             "priority": self._priority,
+            "calls": self._rates.document(),
             "gpus": list(self._offer.gpus),
             "hardware": self._offer.hardware,
             "sensors": [_sensor(*row, self._known) for row in rows],
@@ -98,13 +94,14 @@ class Account:
         return [found.get(id(each.sensor)) for each in self._offer.chosen]
 
 
-def _sensor(chosen: Any, wished: float, learned: Learned, costs: Any, known: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
+def _sensor(chosen: Any, rate: dict[str, Any], learned: Learned, asked: Any, known: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
     card = chosen.sensor.card
     periods = known.get((card.name, card.key)) or learned.periods
     return {
         "name": card.name, "tier": card.tier, "source": card.source, "table": card.table, "key": card.key, "curves": list(chosen.curves),
-        "asked_every_s": card.every, "wished_every_s": wished,
+        **rate,
         "documented_period_s": {curve: card.documented(curve) for curve in chosen.curves},
         "learned_period_s": {curve: periods.get(curve) for curve in chosen.curves},
-        "cost_us": learned.cost * 1e6, "worst_cost_us": learned.worst * 1e6, "asked": costs,
+        "cost_us": learned.cost * 1e6, "worst_cost_us": learned.worst * 1e6, "learned_core_us": learned.core * 1e6,
+        "asked": asked,
     }  # fmt: skip

@@ -38,10 +38,10 @@ def _row(table: str, curve: str, stored: pa.Table, manifest: Mapping[str, Any]) 
 
 
 def _period(table: str, curve: str, sensor: Mapping[str, Any], stored: pa.Table, manifest: Mapping[str, Any]) -> float | None:
-    """What was learned at the start; else what the series shows, where it shows any; else what is documented."""
+    """What was learned at the start, if it is asked so often; else what the series shows, where it shows any; else what is documented."""
     learned = sensor["learned_period_s"].get(curve)
     if learned is not None:
-        return float(learned)
+        return max(float(learned), float(sensor["asked_every_s"]))
     grid = manifest["period_s"] if table == "gpu" else manifest["host_period_s"]
     observed = _observed(columns.TABLES[table].index(curve), stored)
     documented: float | None = sensor["documented_period_s"].get(curve)

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from membound.measure.doors import open_doors
 from membound.measure.learn import Learned, learn
+from membound.measure.rates import Rates
 from membound.measure.sensors import columns, readiness
 from membound.measure.sensors.base import Gap
 from membound.measure.sensors.offer import Chosen, Offer, offer
@@ -23,6 +24,7 @@ def examine(source: Source, learn_s: float = 1.0) -> dict[str, Any]:
     found = offer(doors, None, _PERIOD, _HOST_PERIOD, "auto")
     try:
         learned = learn([each.sensor for each in found.chosen], learn_s)
+        Rates(found.chosen, _PERIOD, _HOST_PERIOD).set([each.core for each in learned], 0.0)
         obstacle, cure = readiness.counting(doors.files)
         return {"hardware": found.hardware, "curves": _rows(found, learned, obstacle, cure)}
     finally:

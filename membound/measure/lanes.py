@@ -13,6 +13,8 @@ from membound.measure.sensors.base import Answer, Sensor, Validity, bad
 
 # A call that takes longer than so many ticks is taken to hang: the others are freed before their last answers are too old.
 _PATIENCE: Final = 2
+# Calls over which the running mean of their processor time goes.
+_RUNNING: Final = 30
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Station:
 
     def __init__(self, sensor: Sensor, period: float, place: int = 0) -> None:
         self.sensor = sensor
-        # Never sooner than wished: two GPM snapshots must be far enough apart.
-        self.every = max(1, math.ceil(sensor.card.every / period - 1e-6))
+        self._period = period
+        self.every = self._ticks()
         # All are asked at the first tick; from then on, those that are asked every few ticks are spread over them.
         self._spread = place % self.every
         self.due = 0
@@ -64,10 +66,20 @@ class Station:
         self.calls = 0
         self.total_ns = 0
         self.most_ns = 0
+        self.core_ns = 0
+        self.lately_ns = 0.0
         self.error: str | None = None
 
-    def read(self, tick: int) -> None:
-        """Ask once, and keep the answer."""
+    def _ticks(self) -> int:
+        # Never sooner than wished: two GPM snapshots must be far enough apart.
+        return max(1, math.ceil(self.sensor.card.every / self._period - 1e-6))
+
+    def retime(self) -> None:
+        """Ask as often as the sensor's card has it by now, from the next call on."""
+        self.every = self._ticks()
+
+    def read(self, tick: int, spent: int) -> int:
+        """Ask once, and keep the answer. `spent`: this thread's processor time before it, ns; returns that after it."""
         self.due = tick + self.every + (0 if self.calls else self._spread)
         start = time.monotonic_ns()
         try:
@@ -76,17 +88,21 @@ class Station:
             # One sensor's own mistake costs its own curves, not the recording.
             self.error = f"{type(error).__name__}: {error}"
             answers = [bad(Validity.ERROR)] * len(self.sensor.card.curves)
-        end = time.monotonic_ns()
+        end, now = time.monotonic_ns(), time.thread_time_ns()
+        core = now - spent
         self.calls += 1
+        self.core_ns += core
+        self.lately_ns += (core - self.lately_ns) / min(self.calls, _RUNNING)
         self.total_ns += end - start
         self.most_ns = max(self.most_ns, end - start)
         if answers:
             self.last = Reading(self.calls, tick, start, end, answers)
+        return now
 
     def document(self) -> dict[str, float | str | None]:
-        """What asking has cost, µs, and the sensor's own last error."""
-        mean = self.total_ns / self.calls / 1e3 if self.calls else None
-        return {"calls": self.calls, "mean_us": mean, "most_us": self.most_ns / 1e3, "error": self.error}
+        """What asking has cost, µs: the whole time of a call, and the processor's in it; and the sensor's own last error."""
+        mean, core = (total / self.calls / 1e3 if self.calls else None for total in (self.total_ns, self.core_ns))
+        return {"calls": self.calls, "mean_us": mean, "most_us": self.most_ns / 1e3, "core_us": core, "error": self.error}
 
 
 class Lane(threading.Thread):
@@ -115,13 +131,14 @@ class Lane(threading.Thread):
             tick = following
 
     def _round(self, tick: int) -> None:
+        spent = time.thread_time_ns()
         for station in self._stations:
             # Stations may have been taken away while one of them hung.
             if station.due > tick or station.lane is not self:
                 continue
             self._since_ns = time.monotonic_ns()
             self._at = station
-            station.read(tick)
+            spent = station.read(tick, spent)
             self._at = None
         self._stations = [station for station in self._stations if station.lane is self]
 

@@ -21,11 +21,15 @@ _ENOUGH: Final = 3
 
 @dataclass(frozen=True)
 class Learned:
-    """Of one sensor: the median time between changes per curve, s, None where it changed too seldom to tell; and the cost of asking, s."""
+    """Of one sensor: the median time between changes per curve, s, None where it changed too seldom to tell; and the cost of asking."""
 
     periods: dict[str, float | None]
     cost: float
+    """Median time of a call, s: the processor's, and what is waited for the driver."""
     worst: float
+    """Longest of these times, s."""
+    core: float
+    """Mean processor time of a call, s: what of a core it takes."""
 
 
 class _Watch:
@@ -33,12 +37,14 @@ class _Watch:
         self.sensor = sensor
         self.changes: list[list[float]] = [[] for _ in sensor.card.curves]
         self.costs: list[float] = []
+        self.cores: list[float] = []
         self.last: Sequence[Answer] = ()
 
     def look(self) -> None:
-        before = time.perf_counter()
+        before, spent = time.perf_counter(), time.thread_time()
         answers = self.sensor.read()
         now = time.perf_counter()
+        self.cores.append(time.thread_time() - spent)
         self.costs.append(now - before)
         for place, (old, new) in enumerate(zip(self.last, answers, strict=False)):
             if new[1] is Validity.OK and old[0] != new[0]:
@@ -47,13 +53,13 @@ class _Watch:
 
     def learned(self) -> Learned:
         periods = {curve: _period(times) for curve, times in zip(self.sensor.card.curves, self.changes, strict=True)}
-        return Learned(periods, statistics.median(self.costs), max(self.costs))
+        return Learned(periods, statistics.median(self.costs), max(self.costs), statistics.fmean(self.cores))
 
 
 def learn(sensors: Sequence[Sensor], seconds: float) -> list[Learned]:
-    """Ask all sensors over and over for `seconds`, five times at least; those that are slow or count between two calls are asked once."""
+    """Ask all sensors over and over for `seconds`, five times at least; those that count between two calls are asked once."""
     watches = [_Watch(sensor) for sensor in sensors]
-    quick = [watch for watch in watches if not (watch.sensor.card.slow or watch.sensor.card.window)]
+    quick = [watch for watch in watches if not watch.sensor.card.window]
     end = time.perf_counter() + seconds
     rounds = 0
     while quick and (rounds < _ROUNDS or time.perf_counter() < end):
@@ -71,21 +77,3 @@ def learn(sensors: Sequence[Sensor], seconds: float) -> list[Learned]:
 def _period(times: Sequence[float]) -> float | None:
     gaps = [after - before for before, after in itertools.pairwise(times)]
     return statistics.median(gaps) if len(gaps) >= _ENOUGH else None
-
-
-def stretch(costs: Sequence[float], every: Sequence[float], fixed: Sequence[bool], budget: float) -> list[float]:
-    """How often to ask each sensor, s, so that all calls together take no more than `budget` of a core.
-
-    `costs` s per call, `every` s as wished, `fixed`: not to be asked less often. Those that are asked most often for their cost wait longer first.
-    """
-    kept = list(every)
-    while sum(cost / wait for cost, wait in zip(costs, kept, strict=True)) > budget:
-        loads = [(cost / wait, place) for place, (cost, wait, held) in enumerate(zip(costs, kept, fixed, strict=True)) if not held]
-        if not loads or max(loads)[0] <= 0 or min(kept[place] for _, place in loads) >= _LONGEST:
-            break
-        kept[max((load, place) for load, place in loads if kept[place] < _LONGEST)[1]] *= 2
-    return kept
-
-
-# No signal is asked less often than this, s: slower than that is no series any more.
-_LONGEST: Final = 1.0

@@ -75,6 +75,7 @@ def _processes(control: Control, told: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_s": (spent + control.get("cpu_before_ns")) * 1e-9,
         "cpu_share": (spent - control.get("cpu_began_ns")) / lived if lived > 0 else None,
         "drain_cpu_s": control.get("drain_cpu_ns") * 1e-9,
+        "calls": told.get("calls"),
         "gave_up": bool(control.get("gave_up")),
         "restarts": {"sampler": control.get("sampler_restarts"), "drain": control.get("drain_restarts")},
     }

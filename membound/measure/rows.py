@@ -24,8 +24,13 @@ class Feed:
         self.pairs = [(card.curves.index(curve), columns.index(curve)) for curve in curves]
         self.window = card.window
         self.seen = 0
-        self.stale_ns = max(_STALE_PERIODS * int(card.every * 1e9), _STALE_TICKS * grid_ns)
+        self._grid_ns = grid_ns
         self.stale = False
+
+    @property
+    def stale_ns(self) -> int:
+        """How old the last answer may be, ns: it may be asked less often by now than it was."""
+        return max(_STALE_PERIODS * int(self.station.sensor.card.every * 1e9), _STALE_TICKS * self._grid_ns)
 
 
 class RowWriter:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-FaultKind = Literal["lost", "no_permission", "not_supported", "sentinel", "stuck", "slow", "crash"]
+FaultKind = Literal["lost", "no_permission", "not_supported", "sentinel", "stuck", "slow", "busy", "crash"]
 
 REAL: Final = "real"
 
@@ -17,7 +17,8 @@ class Fault:
     """A simulated failure of a recorded machine.
 
     `lost`, `no_permission`, `not_supported`: calls are refused so. `sentinel`: they answer with the number that stands for "not available".
-    `stuck`: they repeat their last answer. `slow`: each takes `cost` s. `crash`: the sampler's process ends at once.
+    `stuck`: they repeat their last answer. `slow`: each waits for `cost` s. `busy`: each takes `cost` s of a core.
+    `crash`: the sampler's process ends at once.
     """
 
     kind: FaultKind
@@ -30,7 +31,7 @@ class Fault:
     end: float = float("inf")
     """s since the machine was opened."""
     cost: float = 0.0
-    """s that a call takes, of the kind `slow`."""
+    """s that a call takes, of the kinds `slow` and `busy`."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ class Staff:
             station = Station(each.sensor, clock.period_ns * 1e-9, place)
             feeds.append(Feed(station, each.curves, columns.TABLES[each.sensor.card.table], clock.period_ns))
         lanes: dict[str, list[Station]] = {}
-        for feed in feeds:
+        # One kind of sensor after the other: what is asked first on all GPUs is of the same moment, and waits for nobody.
+        kinds = list(dict.fromkeys(feed.station.sensor.card.name for feed in feeds))
+        for feed in sorted(feeds, key=lambda feed: kinds.index(feed.station.sensor.card.name)):
             lanes.setdefault(feed.station.sensor.card.lane, []).append(feed.station)
             self.stations.append(feed.station)
         self._lanes += [Lane(stations, clock) for stations in lanes.values()]

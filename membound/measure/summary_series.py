@@ -7,12 +7,14 @@ from typing import Final
 import numpy as np
 
 from membound import units
-from membound.measure.evidence import NO_STEPS, Evidence, Floats, Values, exact, spread
+from membound.measure.evidence import NO_STEPS, Evidence, Floats, Values, Window, exact, spread
 from membound.run.schema import Missing, Value
 
 # Data transfers per memory clock as NVIDIA's driver states that clock, for HBM and GDDR alike: 2619 MHz x 2 x 5120 bit is an H100's 3.35 TB/s
 # (H100 data sheet).
 _TRANSFERS: Final = 2
+# Readings of a counter that make a difference.
+_READINGS: Final = 2
 # Quantity, table and curve of each mean over the counted steps.
 _MEANS: Final = {
     "gpu.busy": ("gpu", "busy"),
@@ -106,10 +108,14 @@ def _from_share(evidence: Evidence) -> Values:
 
 
 def _peak_bandwidth(evidence: Evidence) -> float | None:
-    """Of one GPU at the memory clock that the sampler saw, B/s; None where the bus is not known."""
+    """Of one GPU at the memory clock that the sampler saw, B/s; None where the bus is not known.
+
+    The driver knows its card, whatever the catalogue has: an H200 says 6016 bit, not the 6144 of six whole stacks, and GPM's shares are of that
+    (validation/h200/probes.json: 88.1 % while 4.24 TB/s were copied).
+    """
     hbm = evidence.plan.machine.get("gpu", {}).get("hbm", {})
     buses = [card["memory_bus_bit"] for card in evidence.cards if card["gpu"] in evidence.gpus and card.get("memory_bus_bit")]
-    bus = hbm.get("bus_width") or min(buses, default=None)
+    bus = min(buses, default=None) or hbm.get("bus_width")
     clocks = per_gpu(evidence, "clock.memory")
     if not bus or not clocks:
         return None
@@ -118,19 +124,33 @@ def _peak_bandwidth(evidence: Evidence) -> float | None:
 
 
 def _energy(evidence: Evidence) -> Value | Missing:
-    """From the counter's first to its last reading inside the window, per step."""
+    """From the counter where it has readings inside the window or at both sides of its ends, per step."""
     name, window = "gpu.energy.step", evidence.window
     if not window.steps:
         return Missing(f"{NO_STEPS}: energy a step cannot be told")
-    counters = [(times, each) for times, each in per_gpu(evidence, "energy") if times[-1] > times[0]]
     seconds = (window.end - window.start) / window.steps
-    if counters:
-        rates = np.array([(each[-1] - each[0]) / (times[-1] - times[0]) for times, each in counters]) * seconds
+    counted = [rate for gpu in evidence.gpus if (rate := _counted(*evidence.curve("gpu", "energy", gpu), window)) is not None]
+    if counted:
+        rates = np.array(counted) * seconds
         return spread(name, float(rates.mean()), rates, f"{_basis(evidence, 'gpu', 'energy')}, difference over {_when(evidence)}, a step")
     powers = np.array([float(each.mean()) for _, each in per_gpu(evidence, "power")]) * seconds
     if powers.size:
         return spread(name, float(powers.mean()), powers, f"{_basis(evidence, 'gpu', 'power')}, mean times the time of a step")
     return Missing(evidence.reason("gpu", "energy"))
+
+
+def _counted(times: Floats, counter: Floats, window: Window) -> float | None:
+    """Mean increase per s of a counter inside `window`; None where it has no two readings there. Between readings it is taken to grow evenly."""
+    # Rows repeat a reading until the next one: only where it changed was it read.
+    read = np.flatnonzero(np.diff(counter, prepend=np.nan) != 0)
+    times, counter = times[read], counter[read]
+    if times.size < _READINGS:
+        return None
+    begin, end = max(window.start, float(times[0])), min(window.end, float(times[-1]))
+    if end <= begin:
+        return None
+    first, last = np.interp([begin, end], times, counter)
+    return float(last - first) / (end - begin)
 
 
 def _basis(evidence: Evidence, table: str, curve: str) -> str:

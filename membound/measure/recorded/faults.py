@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +11,16 @@ from typing import Any, Final, final
 from membound.measure.sensors.nvml import GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, FieldAnswer, MetricAnswer, Nvml, Refused
 from membound.measure.source import Fault
 
+# Kinds whose answers are true, if they come.
+_TAKING: Final = {"slow", "busy", "crash"}
 _CODES: Final = {"lost": GPU_IS_LOST, "no_permission": NO_PERMISSION, "not_supported": NOT_SUPPORTED}
 # What boards without the sensor were seen to answer: 2^63 - 1 for the memory's temperature (NVIDIA/dcgm-exporter#512), all bits set elsewhere.
 _SENTINELS: Final = {"field.82": 2**63 - 1}
 _ALL_BITS: Final = 2**32 - 1
 # Exit status of a sampler that a fault has ended.
 _CRASHED: Final = 70
+# Work for a core: hashing takes some 0.1 ms, and lets other threads run, as a driver's call does (hashlib's documentation: from 2047 bytes on).
+_WORK: Final = bytes(1 << 16)
 
 
 @final
@@ -43,14 +48,14 @@ class FaultyNvml(Nvml):
 
     def fields(self, gpu: int, wanted: Sequence[tuple[int, int]]) -> list[FieldAnswer]:
         faults = [self._find((f"field.{field}.{scope}", f"field.{field}"), gpu) for field, scope in wanted]
-        for fault in {each for each in faults if each is not None and each.kind in {"slow", "crash"}}:
+        for fault in {each for each in faults if each is not None and each.kind in _TAKING}:
             self._strike(fault)
         true = self._inner.fields(gpu, wanted)
         return [self._field(fault, gpu, each, answer) for fault, each, answer in zip(faults, wanted, true, strict=True)]
 
     def _field(self, fault: Fault | None, gpu: int, wanted: tuple[int, int], answer: FieldAnswer) -> FieldAnswer:
         name = f"field.{wanted[0]}"
-        if fault is None or fault.kind in {"slow", "crash"}:
+        if fault is None or fault.kind in _TAKING:
             return answer
         if fault.kind == "stuck":
             found: FieldAnswer = self._repeat(fault, f"{name}.{wanted[1]}", gpu, lambda: answer)
@@ -90,5 +95,14 @@ class FaultyNvml(Nvml):
             raise Refused(_CODES[fault.kind])
         if fault.kind == "slow":
             time.sleep(fault.cost)
+        if fault.kind == "busy":
+            _spend(fault.cost)
         if fault.kind == "crash":
             os._exit(_CRASHED)
+
+
+def _spend(seconds: float) -> None:
+    """Keep the core busy until this thread has had `seconds` of it."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        hashlib.sha256(_WORK).digest()

@@ -79,6 +79,10 @@ class Card:
     """Each answer is the mean over the time since the last one: new even where the number is the same."""
     lane: str = QUICK
     """Sensors of one lane are asked by one thread. Those whose calls may take longer than a tick are in lanes of their own."""
+    enough: float = 0.0
+    """Asked this often, s, it still shows (next to) all that it knows; 0: only as often as `every`. Where it is dear, others lose nothing first."""
+    longest: float = 1.0
+    """How seldom it may be asked at most, s, where it is dear; less than `every`: never less often than that."""
     own_periods: Mapping[str, float] = field(default_factory=dict)
     """Documented periods of single curves, where they are not all alike, s."""
 

@@ -28,7 +28,7 @@ class Pm(Sensor):
         self._ended: int | None = None
         self.card = Card(
             "cupti.pm", "pm", "CUPTI PM sampling, dram__bytes_read.sum and dram__bytes_write.sum", "gpu", gpu, CURVES, every, period=every,
-            window=True, lane="pm",
+            window=True, lane="pm", longest=0.0,
         )  # fmt: skip
 
     def read(self) -> Sequence[Answer]:

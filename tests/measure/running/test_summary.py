@@ -113,6 +113,21 @@ def test_energy_is_taken_from_the_counter() -> None:
     assert number(values, "gpu.energy.step") == pytest.approx(500.0 * (7 * STEP - 0.05) / 7, rel=1e-6)
 
 
+def test_a_counter_that_is_read_once_a_second_counts_between_its_readings() -> None:
+    # Rows repeat a reading for up to a second: a difference of rows would be off by 500 J at either end.
+    seldom = gpu_table(power=100.0, energy=1e6 + 500.0 * np.floor(TIMES))
+    values = summarise(evidence(seldom, {"energy": "nvml"}))
+    assert number(values, "gpu.energy.step") == pytest.approx(500.0 * (7 * STEP - 0.05) / 7, rel=1e-6)
+
+
+def test_a_counter_that_is_stuck_leaves_energy_to_power() -> None:
+    values = summarise(evidence(gpu_table(power=100.0, energy=1e6), {"power": "nvml", "energy": "nvml"}))
+    value = values["gpu.energy.step"]
+    assert isinstance(value, Value)
+    assert value.value == pytest.approx(100.0 * (7 * STEP - 0.05) / 7)
+    assert "mean times the time of a step" in value.basis
+
+
 def test_counted_bytes_make_traffic_and_bandwidth() -> None:
     read, write = np.full(TIMES.shape, 1.5e12), np.full(TIMES.shape, 0.5e12)
     read[250] = 2.5e12
@@ -131,6 +146,14 @@ def test_a_share_makes_bandwidth_but_no_traffic() -> None:
     assert number(values, "hbm.utilisation.mean") == 0.5
     assert number(values, "hbm.bandwidth.mean") == pytest.approx(0.5 * 2.619e9 * 2 * 5120 / 8)
     assert isinstance(values["hbm.traffic.read"], Missing)
+
+
+def test_the_driver_knows_its_memory_bus_better_than_the_catalogue() -> None:
+    table = gpu_table(**{"hbm.utilisation": 0.5, "clock.memory": 3.201e9})
+    cards = [{"gpu": at, "uuid": uuid, "memory_bus_bit": 6016} for at, uuid in enumerate(UUIDS)]
+    values = summarise(evidence(table, {"hbm.utilisation": "gpm"}, manifest={"hardware": {"gpus": cards}}))
+    # The machine of the plan is of H100s, of 5120 bit.
+    assert number(values, "hbm.bandwidth.mean") == pytest.approx(0.5 * 3.201e9 * 2 * 6016 / 8)
 
 
 def test_memory_as_torch_and_the_driver_see_it() -> None:

@@ -128,7 +128,7 @@ def test_a_folder_must_hold_one_machine(tmp_path: Path) -> None:
     assert load(str(tmp_path)).name == H100
 
 
-@given(faults=st.lists(st.builds(Fault, st.sampled_from(["lost", "stuck", "slow"]), end=st.one_of(st.floats(0, 9), st.just(float("inf"))))))
+@given(faults=st.lists(st.builds(Fault, st.sampled_from(["lost", "stuck", "slow", "busy"]), end=st.one_of(st.floats(0, 9), st.just(float("inf"))))))
 def test_a_source_survives_the_way_to_another_process(faults: list[Fault]) -> None:
     source = Source(H100, 8, tuple(faults))
     assert Source.of(json.loads(json.dumps(source.document(), allow_nan=False))) == source

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from membound.measure import manifest
 from membound.measure.doors import open_doors
-from membound.measure.learn import learn, stretch
+from membound.measure.learn import learn
 from membound.measure.sensors.base import Sensor, Validity
 from membound.measure.sensors.dimms import TABLE, dimms
 from membound.measure.sensors.doors import Counter, Doors, PmSession
@@ -26,6 +26,7 @@ from membound.measure.sensors.host_memory import HostMemory
 from membound.measure.sensors.host_offer import host_sensors
 from membound.measure.sensors.host_power import HostPower
 from membound.measure.sensors.nvml import Nvml, Refused
+from membound.measure.sensors.nvml_energy import NvmlEnergy
 from membound.measure.sensors.nvml_fields import NvmlFields
 from membound.measure.sensors.offer import offer
 from membound.measure.sensors.pm import Pm
@@ -234,7 +235,8 @@ def test_a_batch_is_one_call_in_si_units() -> None:
     answers = dict(zip(NvmlFields(nvml, 0, 0.02).card.curves, NvmlFields(nvml, 0, 0.02).read(), strict=True))
     assert 300 < answers["power"][0] < 750
     assert 40 < answers["memory.power"][0] < 200
-    assert answers["energy"][0] > 1e6
+    ((energy, _),) = NvmlEnergy(nvml, 0, 0.02).read()
+    assert energy > 1e6
 
 
 class Session(PmSession):
@@ -274,24 +276,12 @@ def test_each_curve_comes_from_one_sensor() -> None:
     found.close()
 
 
-@given(
-    st.lists(st.tuples(st.floats(0, 0.05), st.sampled_from([0.02, 0.1]), st.booleans()), min_size=1, max_size=20),
-    st.floats(0.001, 0.1),
-)
-def test_calls_are_asked_less_often_until_they_fit_the_budget(sensors: list[tuple[float, float, bool]], budget: float) -> None:
-    costs, every, fixed = zip(*sensors, strict=True)
-    kept = stretch(costs, every, fixed, budget)
-    assert all(new == old for new, old, held in zip(kept, every, fixed, strict=True) if held)
-    assert all(new >= old for new, old in zip(kept, every, strict=True))
-    spent = sum(cost / wait for cost, wait in zip(costs, kept, strict=True))
-    # Over budget only where nothing is left to ask less often.
-    assert spent <= budget or all(held or wait >= 1.0 or cost == 0 for cost, wait, held in zip(costs, kept, fixed, strict=True))
-
-
 def test_costs_and_periods_are_learned_by_asking() -> None:
     nvml = open_doors(Source(H100)).nvml()
-    (learned,) = learn([NvmlFields(nvml, 0, 0.02)], 0.7)
+    learned, energy = learn([NvmlFields(nvml, 0, 0.02), NvmlEnergy(nvml, 0, 0.02)], 0.7)
     assert learned.cost > 0
+    assert learned.core > 0
+    assert energy.periods["energy"] is not None
     assert learned.periods["power"] is not None
     assert 0.08 < learned.periods["power"] < 0.3
     assert learned.periods["temperature.hbm"] is None
