@@ -2,6 +2,9 @@
 
 P = idle + active + e_tensor x tensor FLOP/s + e_plain x other FLOP/s + e_hbm x HBM B/s + e_link x link B/s, and never above the limit: there the
 core clock falls until it holds. Dynamic energy goes with the square of the voltage, which near the top of its range goes with the clock.
+
+So no kernel of a training is done sooner than the board may draw its energy (`least_seconds`), however quick it is alone on a cool card: products
+run one after the other there, and the limit acts within tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -49,6 +52,12 @@ class Energy:
 # A copy within the L2: 386 W at 4.82 TB/s. fp32 products: 677 W at 50 TFLOP/s.
 _HOPPER: Final = Energy(55.0, 0.72e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
 
+# The same on two H200, whose HBM3e takes less a byte (validation/kernels/h200.csv, family power). 130 W with a context. Products of 8192^3, 4096^3
+# and 2048^3: 680, 683 and 681 W at 662, 661 and 666 TFLOP/s, at core clocks of 1455 to 1740 MHz. A copy: 569 W at 4.24 TB/s; a sum: 640 W at 4.30;
+# zero_: 347 W at 3.37. SiLU of bf16: 679 W out of HBM at 3.69 TB/s, 483 W out of the L2 at 3.16. A copy within the L2: 378 W at 5.0 TB/s. fp32
+# products: 679 W at 50 TFLOP/s.
+_H200: Final = Energy(55.0, 0.72e-12, 10.5e-12, 222e-12, 122e-12, 87e-12, 51e-12, 0.12, "energy per operation and byte measured on an H200")
+
 # J per byte sent over NVLink or PCIe, one GPU's share: some 5 pJ a bit across a board, of which NVLink-C2C's 1.3 pJ a bit within a package is the
 # floor (NVIDIA, Hot Chips 34); an assumption.
 _LINK: Final = 40e-12
@@ -57,7 +66,7 @@ _LINK: Final = 40e-12
 def energy_of(gpu: Gpu) -> Energy:
     """The constants of `gpu`; of a GPU that nobody has measured, Hopper's, scaled by how much power the maker allows for its peak rates."""
     if gpu.architecture == "hopper":
-        return _HOPPER
+        return _H200 if gpu.name == "h200" else _HOPPER
     # At full load each board meets its limit: the energy per operation follows from the data sheet as Hopper's does from 700 W and 989 TFLOP/s.
     half = gpu.peaks.bf16 or gpu.peaks.fp16 or gpu.peaks.fp32
     ratio = (gpu.power.limit / half) / (700.0 / 989.4e12)
@@ -92,10 +101,26 @@ class Load:
 
 def board_power(gpu: Gpu, load: Load) -> Floats:
     """Power of a board that a process holds, without the limit, W."""
+    return gpu.power.idle + energy_of(gpu).active + _dynamic(gpu, load)
+
+
+def _dynamic(gpu: Gpu, load: Load) -> Floats:
+    """W beyond a board at rest, or J where `load` counts what was done in place of what is done a second."""
     cost = energy_of(gpu)
-    still = gpu.power.idle + cost.active
     moved = cost.read * load.read + cost.written * load.written + cost.cached * load.cached + _LINK * load.links
-    return np.asarray(still + cost.tensor * load.tensor + cost.plain * load.plain + cost.element * load.elements + moved, np.float64)
+    return np.asarray(cost.tensor * load.tensor + cost.plain * load.plain + cost.element * load.elements + moved, np.float64)
+
+
+def least_seconds(gpu: Gpu, done: Load) -> Floats | None:
+    """Time in which the limit of the measured boards lets kernels draw their energy, s; `done` is what each does in all, [...].
+
+    None for a GPU whose energies nobody has measured. 4096^3 and 512 x 16384^2 in bf16, 0.89 and 0.86 of their measured sustained times by the law of
+    products, come to 0.97 and 1.17 on an H200 by this, 1.03 and 1.17 on an H100 (validation/kernels, family power).
+    """
+    if gpu.architecture != "hopper":
+        return None
+    room = _MEASURED_AT[gpu.architecture] - gpu.power.idle - energy_of(gpu).active
+    return _dynamic(gpu, done) / room
 
 
 # Board limits of the GPUs whose matrix products were measured, W (data sheets): what those boards had to throttle is in the measured times already.

@@ -14,12 +14,13 @@ from membound.cost import collectives, launch, nvme, pcie
 from membound.cost.ddr import work_seconds
 from membound.cost.dispatch import dispatched
 from membound.cost.laws import LAWS
+from membound.cost.power import least_seconds
 from membound.cost.profile import Profile, profile_of
 from membound.cost.resources import ROW, ROWS, Spent
 from membound.replay.program import Program
 from membound.replay.workload import Workload
 from membound.spec.host import CALIBRATED, PLAIN_SERVER, Host
-from membound.spec.machine import Machine
+from membound.spec.machine import Gpu, Machine
 from membound.trace.schema import KIND, PHASE
 
 Column = npt.NDArray[np.int64]
@@ -54,8 +55,11 @@ class Prices:
         return np.ascontiguousarray(np.moveaxis(self.table, 1, 0))
 
 
-def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
-    """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike. Raises `InputError` where the machine lacks what it takes."""
+def priced(work: Workload, machine: Machine, ranks_on_node: int, clock: float = 1.0) -> Prices:
+    """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike, its core clock held at `clock` of what its board alone allows.
+
+    Raises `InputError` where the machine lacks what it takes.
+    """
     program, count = work.program, len(work.lengths)
     others = work.others
     table = np.zeros((ROWS, work.distinct + len(others), count))
@@ -72,11 +76,21 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
         band[group.members] = found.band.reshape(shape).T.max(axis=1)
         if law is LAWS[-1]:
             unknown[group.members] = seconds
+    _hold(table[:, : work.distinct], work, machine.gpu, clock)
     index = work.index.copy()
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
     return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, _dimm_bytes(work), unknown)
+
+
+def _hold(table: Spent, work: Workload, gpu: Gpu, clock: float) -> None:
+    """Lengthen kernels, [ROWS, distinct, K], to the time in which the board may draw their energy: the clock falls: it is arithmetic that waits."""
+    least = least_seconds(gpu, work.amounts)
+    if least is not None:
+        more = np.maximum(least / clock - table[0], 0.0)
+        table[0] += more
+        table[ROW["compute"]] += more
 
 
 # Links and host work: see the laws' own evidence (docs/laws).

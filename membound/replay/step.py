@@ -116,7 +116,7 @@ class Played:
 
     def _amounts(self) -> tuple[Floats, ...]:
         work, kind = self.work, self.work.program.kind
-        tensor = (work.flops > 0) & self._in_tensor_cores()[:, None]
+        tensor = (work.flops > 0) & work.in_tensor_cores[:, None]
         return (
             work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), work.elements, _where(kind, "copy_h2d", work.moved),
             _where(kind, "copy_d2h", work.moved), self._sent(), self.prices.dimm_bytes, self._cores(),
@@ -130,16 +130,6 @@ class Played:
         ops = [names[code] for code in program.op[chosen]]
         for k in range(moved.shape[1]):
             result[chosen, k] = collectives.sent(ops, moved[chosen, k], program.ranks[chosen].astype(np.float64))
-        return result
-
-    def _in_tensor_cores(self) -> npt.NDArray[np.bool_]:
-        """Items whose first operand is of a type that tensor cores multiply by default: a product with a packed weight is one of its wide rows."""
-        operands = self.work.program.operands
-        half = np.array([dtype in {"bfloat16", "float16"} for dtype, _, _ in operands.forms], np.bool_)
-        result = np.zeros(len(self.work.program), np.bool_)
-        reads = np.flatnonzero(operands.write == 0)
-        items, first = np.unique(operands.item[reads], return_index=True)
-        result[items] = half[operands.form[reads[first]]]
         return result
 
     def _cores(self) -> Floats:

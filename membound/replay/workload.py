@@ -15,6 +15,7 @@ import numpy.typing as npt
 from membound.cost.l2 import effective_capacity
 from membound.cost.law import Kernels, Shape
 from membound.cost.laws import LAWS, law_of
+from membound.cost.power import Load
 from membound.replay.program import Program
 from membound.replay.traffic import traffic
 from membound.replay.transfers import Transfers
@@ -72,6 +73,27 @@ class Workload:
     def transfers(self) -> Transfers:
         """What `others` ask of the links and the host."""
         return Transfers.of(self.program, self.others)
+
+    @functools.cached_property
+    def in_tensor_cores(self) -> npt.NDArray[np.bool_]:
+        """Items whose first operand is of a type that tensor cores multiply by default, a packed weight being multiplied by its wide rows; [n]."""
+        operands = self.program.operands
+        half = np.array([dtype in {"bfloat16", "float16"} for dtype, _, _ in operands.forms], np.bool_)
+        result = np.zeros(len(self.program), np.bool_)
+        reads = np.flatnonzero(operands.write == 0)
+        items, first = np.unique(operands.item[reads], return_index=True)
+        result[items] = half[operands.form[reads[first]]]
+        return result
+
+    @functools.cached_property
+    def amounts(self) -> Load:
+        """What each distinct kernel does, all in all, in place of per second; [distinct, K]."""
+        kernels = np.flatnonzero(self.index >= 0)
+        at = kernels[np.unique(self.index[kernels], return_index=True)[1]]
+        tensor = self.in_tensor_cores[at, None]
+        flops = self.flops[at]
+        by_tensor, plain = np.where(tensor, flops, 0.0), np.where(tensor, 0.0, flops)
+        return Load(by_tensor, plain, self.elements[at], self.read[at], self.written[at], self.cached[at], np.zeros(flops.shape))
 
 
 def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | None = None) -> Workload:
