@@ -54,9 +54,9 @@ _HOPPER: Final = Energy(55.0, 0.72e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e
 
 # The same on two H200, whose HBM3e takes less a byte (validation/kernels/h200.csv, family power). 130 W with a context. Products of 8192^3, 4096^3
 # and 2048^3: 680, 683 and 681 W at 662, 661 and 666 TFLOP/s, at core clocks of 1455 to 1740 MHz. A copy: 569 W at 4.24 TB/s; a sum: 640 W at 4.30;
-# zero_: 347 W at 3.37. SiLU of bf16: 679 W out of HBM at 3.69 TB/s, 483 W out of the L2 at 3.16. A copy within the L2: 378 W at 5.0 TB/s. fp32
-# products: 679 W at 50 TFLOP/s.
-_H200: Final = Energy(55.0, 0.72e-12, 10.5e-12, 222e-12, 122e-12, 87e-12, 51e-12, 0.12, "energy per operation and byte measured on an H200")
+# zero_: 347 W at 3.37; a weight of 16384^2 read by 16 rows: 641 W at 4.48 TB/s. SiLU of bf16: 679 W out of HBM at 3.69 TB/s, 483 W out of the L2 at
+# 3.16. A copy within the L2: 378 W at 5.0 TB/s. fp32 products: 679 W at 50 TFLOP/s.
+_H200: Final = Energy(55.0, 0.72e-12, 10.5e-12, 210e-12, 103e-12, 106e-12, 51e-12, 0.12, "energy per operation and byte measured on an H200")
 
 # J per byte sent over NVLink or PCIe, one GPU's share: some 5 pJ a bit across a board, of which NVLink-C2C's 1.3 pJ a bit within a package is the
 # floor (NVIDIA, Hot Chips 34); an assumption.
@@ -114,8 +114,8 @@ def _dynamic(gpu: Gpu, load: Load) -> Floats:
 def least_seconds(gpu: Gpu, done: Load) -> Floats | None:
     """Time in which the limit of the measured boards lets kernels draw their energy, s; `done` is what each does in all, [...].
 
-    None for a GPU whose energies nobody has measured. 4096^3 and 512 x 16384^2 in bf16, 0.89 and 0.86 of their measured sustained times by the law of
-    products, come to 0.97 and 1.17 on an H200 by this, 1.03 and 1.17 on an H100 (validation/kernels, family power).
+    None for a GPU whose energies nobody has measured. Products of 4096^3 and 512 x 16384^2 in bf16, 0.91 and 0.86 of their sustained times on an H100 by
+    the law of products alone, come to 0.95 and 1.18 by this; on an H200 0.89 and 0.86 to 0.92 and 1.09 (validation/kernels, family power).
     """
     if gpu.architecture != "hopper":
         return None
