@@ -114,8 +114,8 @@ def _dynamic(gpu: Gpu, load: Load) -> Floats:
 def least_seconds(gpu: Gpu, done: Load) -> Floats | None:
     """Time in which the limit of the measured boards lets kernels draw their energy, s; `done` is what each does in all, [...].
 
-    None for a GPU whose energies nobody has measured. Products of 4096^3 and 512 x 16384^2 in bf16, 0.91 and 0.86 of their sustained times on an H100 by
-    the law of products alone, come to 0.95 and 1.18 by this; on an H200 0.89 and 0.86 to 0.92 and 1.09 (validation/kernels, family power).
+    None for a GPU whose energies nobody has measured. Products of 4096^3 and 512 x 16384^2 in bf16, 0.91 and 0.86 of their sustained times on an H100
+    by the law of products alone, come to 0.95 and 1.18 by this; on an H200 0.89 and 0.86 to 0.92 and 1.09 (validation/kernels, family power).
     """
     if gpu.architecture != "hopper":
         return None
