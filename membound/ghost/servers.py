@@ -141,11 +141,17 @@ class _Servers:
 
     def start(self, job: Job, ends: Ends) -> Running:
         """A child of an idle server, or of a new one."""
-        with self._lock:
-            server = self._idle.pop() if self._idle else None
+        server = self._taken()
+        while server is not None and server.process.poll() is not None:  # something has ended it, such as want of memory
+            server.close()
+            server = self._taken()
         server = server or _Server()
         server.ask((*USUAL, *_ENGINES.get(job.recipe.engine, ())), ends)
         return _Forked(server, self._keep)
+
+    def _taken(self) -> _Server | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _keep(self, server: _Server) -> None:
         with self._lock:
