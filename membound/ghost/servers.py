@@ -18,7 +18,7 @@ from membound.spec.job import Job
 
 USUAL: tuple[str, ...] = (
     *("membound.ghost.run", "membound.trace.store", "membound.programs.causal_lm"),
-    *("transformers.masking_utils", "transformers.modeling_utils"),
+    *(f"transformers.{name}" for name in ("masking_utils", "modeling_utils", "modeling_layers", "utils.type_validators")),
 )
 """What every server imports. PEFT, and bitsandbytes, which imports it, are left to the children: it makes tensors while it is imported, which the
 capture of a LoRA has always seen."""
