@@ -18,7 +18,7 @@ from membound.spec.job import Job
 
 USUAL: tuple[str, ...] = (
     *("membound.ghost.run", "membound.trace.store", "membound.programs.causal_lm"),
-    *("transformers.masking_utils", "transformers.modeling_utils"),
+    *(f"transformers.{name}" for name in ("masking_utils", "modeling_utils", "modeling_layers", "utils.type_validators")),
 )
 """What every server imports. PEFT, and bitsandbytes, which imports it, are left to the children: it makes tensors while it is imported, which the
 capture of a LoRA has always seen."""
@@ -141,11 +141,17 @@ class _Servers:
 
     def start(self, job: Job, ends: Ends) -> Running:
         """A child of an idle server, or of a new one."""
-        with self._lock:
-            server = self._idle.pop() if self._idle else None
+        server = self._taken()
+        while server is not None and server.process.poll() is not None:  # something has ended it, such as want of memory
+            server.close()
+            server = self._taken()
         server = server or _Server()
         server.ask((*USUAL, *_ENGINES.get(job.recipe.engine, ())), ends)
         return _Forked(server, self._keep)
+
+    def _taken(self) -> _Server | None:
+        with self._lock:
+            return self._idle.pop() if self._idle else None
 
     def _keep(self, server: _Server) -> None:
         with self._lock:

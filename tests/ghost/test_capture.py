@@ -196,6 +196,15 @@ class TestForked:
         assert psutil.Process().children() == servers
         assert all(each.children() == [] for each in servers)
 
+    @pytest.mark.parametrize("start", ["forked"], indirect=True)
+    def test_one_that_was_ended_is_replaced(self, stand_in: Callable[..., Trace]) -> None:
+        for _ in range(2):
+            with pytest.raises(CaptureError, match="ended with status 3"):
+                stand_in("leave")
+            (server,) = psutil.Process().children()
+            server.kill()
+            assert is_gone(server.pid)
+
     def test_all_are_gone_once_nobody_needs_them(self, tiny_job: Job, tiny_config: dict[str, Any]) -> None:
         def interrupt(progress: Progress) -> None:
             found.update(each.pid for each in psutil.Process().children(recursive=True))
