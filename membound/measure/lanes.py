@@ -67,6 +67,7 @@ class Station:
         self.total_ns = 0
         self.most_ns = 0
         self.core_ns = 0
+        self.answered = 0
         self.lately_ns = 0.0
         self.error: str | None = None
 
@@ -92,10 +93,12 @@ class Station:
         core = now - spent
         self.calls += 1
         self.core_ns += core
-        self.lately_ns += (core - self.lately_ns) / min(self.calls, _RUNNING)
         self.total_ns += end - start
         self.most_ns = max(self.most_ns, end - start)
         if answers:
+            # A call too early for an answer asks nobody, and costs nothing.
+            self.answered += 1
+            self.lately_ns += (core - self.lately_ns) / min(self.answered, _RUNNING)
             self.last = Reading(self.calls, tick, start, end, answers)
         return now
 

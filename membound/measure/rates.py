@@ -12,7 +12,7 @@ from membound.measure.stretch import BUDGET, beyond_own, intervals, why
 
 # Between two reviews, s: some calls of every sensor.
 _REVIEW: Final = 2.0
-# Before so many calls beside the job, what was learned at rest stands.
+# Before so many answers beside the job, what was learned at rest stands.
 _FEW: Final = 3
 # Costs waver: the budget must be passed by this factor, or a sensor be due twice as often, before anything is changed.
 _OVER: Final = 1.1
@@ -46,7 +46,7 @@ class Rates:
         stations = {id(station.sensor): station for station in staff.stations}
         for place, each in enumerate(self._chosen):
             station = stations.get(id(each.sensor))
-            if station is not None and station.calls >= _FEW:
+            if station is not None and station.answered >= _FEW:
                 self._costs[place] = station.lately_ns * 1e-9
         found = self._intervals()
         oftener = any(every <= _OFTENER * self._chosen[place].sensor.card.every for place, every in zip(self._shared, found, strict=True))

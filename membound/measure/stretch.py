@@ -11,7 +11,7 @@ from membound.measure.sensors.base import Card
 BUDGET: Final = 0.02
 """Share of a core for all calls to the driver; the rest of the 3 % that the sampler may take is Python's own."""
 
-OWN: Final = 1e-4
+OWN: Final = 2e-4
 """s of a core: what reading a sensor takes of Python itself, its memory cold after each sleep; only what goes beyond is the driver's, and may be
 saved by asking less often. The sampler on two H200s took 43 to 146 us to read the clocks (validation/h200/results-1.jsonl), of which the driver
 takes 4 (probes.json)."""

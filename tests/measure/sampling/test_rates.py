@@ -91,7 +91,7 @@ def test_what_costs_more_beside_a_job_is_asked_less_often_and_again_when_it_cost
     staff.hire([each for each in found.chosen if each.sensor.card.table == "gpu"], Clock(0, 20_000_000))
     asked = {station.sensor.card.name: station.every for station in staff.stations}
     for station in staff.stations:
-        station.calls, station.lately_ns = 20, 1e9 * (GPM if station.sensor.card.name == "nvml.gpm" else OWN)
+        station.answered, station.lately_ns = 20, 1e9 * (GPM if station.sensor.card.name == "nvml.gpm" else OWN)
     rates.review(staff, 10.0)
     told = documents(rates, found)
     assert told["nvml.gpm", 1]["asked_by"] == "budget"
