@@ -27,6 +27,7 @@ def install(recorder: Recorder) -> None:
     real_accelerator.set_accelerator(GhostAccelerator(recorder))
     deepspeed_operators.replace(recorder)
     _trust_other_ranks()
+    _hold_until_waited()
     _name_gradients(recorder)
     _touch_no_disk()
     _ask_no_processor()
@@ -76,6 +77,40 @@ def _trust_other_ranks() -> None:
 
     for module in (utils, partitioned_param_coordinator):
         module.assert_ints_same_as_other_ranks = same_on_all_ranks
+
+
+class _Work:
+    """The work of an asynchronous collective over NCCL: it holds the collective's tensors until somebody waits for it.
+
+    ProcessGroupNCCL stashes them, inputs too, instead of noting its stream with the allocator (torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp,
+    TensorShelf, PyTorch 2.8 and later). With offloaded parameters the input is the GPU's copy of a partition, which nobody else holds. What was
+    never waited for is let go with the work; a real run's watchdog, which looks each 100 ms, may let go sooner.
+    """
+
+    def __init__(self, work: Any, held: list[Any]) -> None:
+        self._work, self._held = work, held
+
+    def wait(self, *args: Any) -> Any:
+        done = self._work.wait(*args)
+        self._held.clear()
+        return done
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
+
+
+def _hold_until_waited() -> None:
+    from deepspeed.comm.torch import TorchBackend
+
+    def holding(start: Callable[..., Any]) -> Callable[..., Any]:
+        def held(backend: Any, *args: Any, **kwargs: Any) -> Any:
+            work = start(backend, *args, **kwargs)
+            return work if work is None else _Work(work, [args, kwargs])
+
+        return held
+
+    for name in ("all_gather_into_tensor", "all_gather", "all_reduce", "broadcast", "reduce_scatter_tensor", "all_to_all_single"):
+        setattr(TorchBackend, name, holding(getattr(TorchBackend, name)))
 
 
 def _name_gradients(recorder: Recorder) -> None:

@@ -12,6 +12,7 @@ from membound.replay.allocator_walk import Walk
 from membound.replay.caching_allocator import CachingAllocator
 from membound.replay.memory_program import Column, Flags, MemoryProgram, again, program, step_begins, with_middle_repeated
 from membound.replay.outside import Outside, outside
+from membound.replay.pace import Pace
 from membound.replay.result import Curve, GpuMemory
 from membound.replay.walked import Forgetful, Memo, Walked, walked
 from membound.spec.machine import Machine
@@ -36,6 +37,7 @@ class _Script:
     """First event of the last step."""
     launched: Column
     """Launches up to each instruction."""
+    pace: Pace | None
 
     def row(self, event: int) -> int:
         """Instruction of `event`, counted through the program and the turns after it."""
@@ -43,13 +45,13 @@ class _Script:
         return int(rows[event])
 
 
-def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL) -> GpuMemory:
-    """Replay the GPU's part of `trace` on `machine`.
+def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL, pace: Pace | None = None) -> GpuMemory:
+    """Replay the GPU's part of `trace` on `machine`, whose `pace` says when memory that several streams use can be taken again.
 
     Allocated is as PyTorch counts it, in whole blocks. Peaks are those of an allocator without limit; but where the GPU's limit makes PyTorch
     give back its cache and go on, reserved and used are what such a run shows, and `snapshot['reserved_without_limit']` holds the other, B.
     """
-    script = _script(trace, machine)
+    script = _script(trace, machine, pace)
     free = replace(settings, per_process_memory_fraction=1.0)
     walk = _walk(script, None, free, None, memo)
     around = outside(trace, machine)
@@ -62,12 +64,12 @@ def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings, memo
     return replace(result, fits=why is None, why=why, retries=retries, snapshot=snapshot)
 
 
-def _script(trace: Trace, machine: Machine) -> _Script:
+def _script(trace: Trace, machine: Machine, pace: Pace | None) -> _Script:
     whole = program(trace, machine.gpu.architecture)
     last_step = whole.until(step_begins(trace))
     whole, captured = with_middle_repeated(whole, trace, min(trace.header.repeat - 1, _TURNS))
     turns = again(whole, last_step, len(whole), _TURNS) if trace.header.steps > 0 else None
-    return _Script(whole, captured, turns[0] if turns is not None else None, last_step, _launched(trace))
+    return _Script(whole, captured, turns[0] if turns is not None else None, last_step, _launched(trace), pace)
 
 
 def _launched(trace: Trace) -> Column:
@@ -77,7 +79,7 @@ def _launched(trace: Trace) -> Column:
 
 def _walk(script: _Script, capacity: int | None, settings: AllocatorSettings, total: int | None, memo: Memo) -> Walked:
     def walk() -> Walk:
-        walk = Walk(CachingAllocator(capacity, settings, total), script.launched)
+        walk = Walk(CachingAllocator(capacity, settings, total), script.launched, script.pace)
         walk.go(script.whole)
         if walk.failure is None and script.turns is not None:
             walk.go(script.turns)
@@ -85,7 +87,8 @@ def _walk(script: _Script, capacity: int | None, settings: AllocatorSettings, to
 
     programs = [script.whole] if script.turns is None else [script.whole, script.turns]
     columns = [column for each in programs for column in (each.action, each.row, each.target, each.stream, each.nbytes)]
-    return walked(walk, [*columns, script.launched, capacity, settings, total], memo)
+    known = [] if script.pace is None else script.pace.columns()
+    return walked(walk, [*columns, script.launched, *known, capacity, settings, total], memo)
 
 
 def _limited(script: _Script, machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int, memo: Memo) -> Walked | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from membound.replay.allocator_settings import AllocatorSettings
 from membound.replay.gpu_memory import gpu_memory
 from membound.replay.host_memory import host_memory
+from membound.replay.pace import Pace
 from membound.replay.result import Memory
 from membound.replay.walked import Forgetful, Memo
 from membound.spec.machine import Machine
@@ -14,6 +15,9 @@ _DEFAULTS = AllocatorSettings()
 _FORGETFUL = Forgetful()
 
 
-def replay(trace: Trace, machine: Machine, settings: AllocatorSettings = _DEFAULTS, memo: Memo = _FORGETFUL) -> Memory:
-    """Memory of `trace` on `machine`, under PyTorch's allocators with `settings`. What `memo` remembers is not replayed again."""
-    return Memory(gpu_memory(trace, machine, settings, memo), host_memory(trace, machine, settings))
+def replay(trace: Trace, machine: Machine, settings: AllocatorSettings = _DEFAULTS, memo: Memo = _FORGETFUL, pace: Pace | None = None) -> Memory:
+    """Memory of `trace` on `machine`, under PyTorch's allocators with `settings`. What `memo` remembers is not replayed again.
+
+    `pace` is that of the step on this machine: without it, what several streams use is held for a whole queue of launches.
+    """
+    return Memory(gpu_memory(trace, machine, settings, memo, pace), host_memory(trace, machine, settings))

@@ -74,7 +74,9 @@ def _gpu(gpu: GpuMemory, trace: Trace, machine: Machine) -> dict[str, Value | Mi
     }
     return {
         "gpu.memory.allocated.peak": allocated,
-        "gpu.memory.active.peak": _within(gpu.active_peak, _ALLOCATED, _RESERVED_HIGH, "as allocated, and deferred frees replayed without time"),
+        "gpu.memory.active.peak": _within(
+            gpu.active_peak, _ALLOCATED, _RESERVED_HIGH, "as allocated, and deferred frees by the step's predicted times"
+        ),
         "gpu.memory.reserved.peak": reserved,
         "gpu.memory.used.peak": used,
         "gpu.memory.context": _banded(around.context),

@@ -103,4 +103,4 @@ def _slower(group: Sequence[_One], places: Sequence[slice], line: Timeline) -> n
 
 def _columns(line: Timeline, these: slice) -> Timeline:
     start, end = (np.ascontiguousarray(moments[:, these]) for moments in (line.start, line.end))
-    return Timeline(start, end, np.ascontiguousarray(line.borders[:, :, these]), line.segments)
+    return Timeline(start, end, np.ascontiguousarray(line.host[:, these]), np.ascontiguousarray(line.borders[:, :, these]), line.segments)

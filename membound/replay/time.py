@@ -11,6 +11,7 @@ from membound.cost.power import board_power, throttle
 from membound.replay.beside import beside_collectives
 from membound.replay.lengths import Lengths
 from membound.replay.outside import ranks_on_node
+from membound.replay.pace import Pace, deferring
 from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
 from membound.replay.step import FLOWS, Played
@@ -69,6 +70,17 @@ class Replayer:
         header = self.trace.header
         accumulation = header.micro_steps + header.repeat - 1
         return Played(work, replace(prices, slower=slower), line, header.repeat, accumulation, header.ranks, self.lengths)
+
+
+def pace(played: Played) -> Pace | None:
+    """How far the host is ahead of the streams, at the longest rows, which memory is planned for. None where memory does not depend on it."""
+    program, line = played.work.program, played.timeline
+    if not len(program) or not deferring(program.trace):
+        return None
+    longest = int(np.argmax(played.grid))
+    ends = line.end[:, longest]
+    done = {int(each): np.maximum.accumulate(np.where(program.stream == each, ends, 0.0)) for each in np.unique(program.stream)}
+    return Pace(program.row, np.maximum.accumulate(line.host[:, longest]), done)
 
 
 def throttled(played: Played, gpu: Gpu) -> float:

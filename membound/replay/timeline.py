@@ -46,6 +46,8 @@ class Timeline:
     """[n, K]; of host work and launches of nothing, the host's own time."""
     end: Floats
     """[n, K]"""
+    host: Floats
+    """When the host goes on to what follows the item; [n, K]."""
     borders: Spent
     """Where the segments of the step end, with their histories; [segments, ROWS, K]."""
     segments: Column
@@ -93,6 +95,7 @@ class _Player:
         self.joined: list[Spent] = []
         self.start = np.zeros((len(program), self.columns))
         self.end = np.zeros((len(program), self.columns))
+        self.gone_on = np.zeros((len(program), self.columns))
         self.table = prices.by_entry
         self.items = program.items
         self.index, self.cost = prices.index.tolist(), prices.launch.tolist()
@@ -107,7 +110,7 @@ class _Player:
     def twin(self) -> _Player:
         """Another that goes on from here, whatever becomes of this one. Moments are never changed in place."""
         other = copy.copy(self)
-        other.start, other.end = self.start.copy(), self.end.copy()
+        other.start, other.end, other.gone_on = self.start.copy(), self.end.copy(), self.gone_on.copy()
         other.tails, other.events = dict(self.tails), dict(self.events)
         other.engines = {kind: engine.twin() for kind, engine in self.engines.items()}
         other.joined, other.borders = list(self.joined), list(self.borders)
@@ -116,7 +119,7 @@ class _Player:
     def timeline(self) -> Timeline:
         """All that is left, played."""
         self.until(len(self.program))
-        return Timeline(self.start, self.end, np.stack([*self.borders, self._end()]), self.segments)
+        return Timeline(self.start, self.end, self.gone_on, np.stack([*self.borders, self._end()]), self.segments)
 
     def until(self, end: int) -> None:
         """Play the rows that begin before the item `end`."""
@@ -129,6 +132,7 @@ class _Player:
             else:
                 for item in range(first, after):
                     self._one(item)
+                    self.gone_on[item] = self.base[0] + self.since * self.factor
             last = after - 1
             if last >= _QUEUE and not last % _LOOK:
                 # The host is never further ahead than the queue is deep.
@@ -173,11 +177,10 @@ class _Player:
     def _kernels(self, first: int, after: int) -> None:
         """The kernels from `first` up to `after`, all on one stream."""
         stream = self.items[first][1]
-        before = self.arriving[first] - self.cost[first] * self.factor
-        launched = self.arriving[first:after] - (before - _START)
+        launched = self.arriving[first:after] - (self.arriving[first] - self.cost[first] * self.factor)
         durations = self.prices.of(first, after)
-        start, end, done = back_to_back(self._ready(stream), self.host, launched, durations)
-        self.start[first:after], self.end[first:after] = start, end
+        start, end, done = back_to_back(self._ready(stream), self.host, launched + _START, durations)
+        self.start[first:after], self.end[first:after], self.gone_on[first:after] = start, end, self.base[0] + launched
         self.tails[stream] = done
         self.since += sum(self.cost[first:after])
 

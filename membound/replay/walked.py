@@ -23,9 +23,11 @@ _SOURCES = (
     "allocator_settings",
     "allocator_walk",
     "caching_allocator",
+    "deferred",
     "device_segments",
     "expandable_segments",
     "memory_program",
+    "pace",
     "walked",
 )
 

@@ -20,7 +20,7 @@ from membound.replay.memory import replay
 from membound.replay.predict_memory import memory_fits, memory_tables, memory_values
 from membound.replay.predict_time import Timing, time_values, unknown_share
 from membound.replay.result import Memory
-from membound.replay.time import Replayer
+from membound.replay.time import Replayer, pace
 from membound.replay.time_tables import time_tables
 from membound.replay.walked import Forgetful, Memo
 from membound.run.quantities import QUANTITIES
@@ -82,8 +82,9 @@ class Predictor:
     def priced(self, replayer: Replayer, job: Job, machine: Machine) -> Prediction:
         """The prediction for `job`, which `replayer` holds, on `machine`."""
         trace = replayer.trace
-        memory = replay(trace, machine, self.settings, self._memo)
-        timing = Timing.of(replayer.on(machine), machine)
+        played = replayer.on(machine)
+        memory = replay(trace, machine, self.settings, self._memo, pace(played))
+        timing = Timing.of(played, machine)
         return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
 
     def replayer(self, job: Job, ranks_per_node: int, options: Mapping[str, Any] | None = None) -> Replayer:

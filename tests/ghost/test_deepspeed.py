@@ -231,6 +231,21 @@ def test_offload_copies_gradients_down_and_weights_up(seen: Callable[[str], Trac
     assert moved(seen("zero-3"), "copy_d2h") < 0.01
 
 
+def test_a_copy_that_is_gathered_ahead_lives_until_it_is_waited_for(seen: Callable[[str], Trace]) -> None:
+    """As over NCCL, which keeps the tensors of an asynchronous collective: here nobody else holds the GPU's copy of an offloaded partition."""
+    trace = seen("zero-3, offload")
+    instructions, operands = trace.instructions, trace.operands
+    freed = {int(instructions["target"][row]): int(row) for row in trace.select("free")}
+    kernels = trace.select("kernel")
+    sent = [row for row in rows(trace, "collective", "allgather") if instructions["flag"][row] and instructions["phase"][row] == PHASE["forward"]]
+    beside = 0
+    for row in sent:
+        for storage in operands["storage"][(operands["instruction"] == row) & (operands["write"] == 0)]:
+            end = freed.get(int(storage), row)
+            beside += bool(((kernels > row) & (kernels < end)).any()) and trace.storages["place"][storage] == PLACE["gpu"]
+    assert beside >= 2
+
+
 def test_a_file_that_deepspeed_refuses_is_the_users_to_mend(tmp_path: Path) -> None:
     file = tmp_path / "ds.json"
     file.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": {"stage": 3, "nonsense": 1}}))

@@ -18,7 +18,9 @@ from typing import Any, Final
 from membound.errors import CaptureError, InputError, MemboundError, MissingPackageError
 from membound.ghost.servers import preloaded
 from membound.replay.memory import replay
+from membound.replay.pace import deferring
 from membound.replay.predict_memory import memory_fits, memory_values
+from membound.replay.time import Replayer, pace
 from membound.replay.walked import Forgetful
 from membound.run.schema import Fits, Missing, Value
 from membound.spec.job import Job
@@ -30,7 +32,6 @@ from membound.study.sweep.grid import Axis, Grid, whole
 from membound.study.sweep.values import Priced
 from membound.trace import cache
 from membound.trace.array_cache import ArrayCache
-from membound.trace.schema import Trace
 
 MEMORY: Final = ("gpu.memory.used.peak", "gpu.memory.capacity", "host.memory.used.peak", "host.memory.capacity")
 """Quantities of a point's memory."""
@@ -150,7 +151,7 @@ def _points(some: Sequence[Asked], places: Sequence[Mapping[str, object]], predi
         replayer = predictor.replayer(some[0].job, machines[0].gpus)
     except _REFUSALS as error:
         return [Point(place, str(error)) for place in places]
-    memories = _Memories(replayer.trace, predictor)
+    memories = _Memories(replayer, predictor)
     found = []
     for place, machine, priced in zip(places, machines, workers.price(replayer, machines, count, processes), strict=True):
         if isinstance(priced, str):
@@ -162,25 +163,30 @@ def _points(some: Sequence[Asked], places: Sequence[Mapping[str, object]], predi
 
 
 class _Memories:
-    """The memory of one Trace on many machines, replayed once for all that are alike in what memory depends on."""
+    """The memory of one Trace on many machines, replayed once for all that are alike in what memory depends on.
 
-    def __init__(self, trace: Trace, predictor: Predictor) -> None:
-        self._trace, self._settings = trace, predictor.settings
+    Where streams share memory, it also depends on how far the host is ahead of them: then each machine has its own.
+    """
+
+    def __init__(self, replayer: Replayer, predictor: Predictor) -> None:
+        self._replayer, self._trace, self._settings = replayer, replayer.trace, predictor.settings
+        self._deferring = deferring(self._trace)
         self._memo = ArrayCache(cache.default_folder()) if predictor.cached else Forgetful()
         self._known: dict[tuple[object, ...], tuple[Fits, dict[str, Value | Missing]]] = {}
 
     def on(self, machine: Machine) -> tuple[Fits, dict[str, Value | Missing]]:
         """The verdict, and the values of `MEMORY`."""
-        key = memory_key(machine)
+        key = (machine.model_dump_json(),) if self._deferring else memory_key(machine)
         if key not in self._known:
-            memory = replay(self._trace, machine, self._settings, self._memo)
+            ahead = pace(self._replayer.on(machine)) if self._deferring else None
+            memory = replay(self._trace, machine, self._settings, self._memo, ahead)
             values = memory_values(memory, self._trace, machine)
             self._known[key] = memory_fits(memory), {name: values[name] for name in MEMORY}
         return self._known[key]
 
 
 def memory_key(machine: Machine) -> tuple[object, ...]:
-    """What memory depends on: two machines that share it hold a Job alike, and say so in the same words."""
+    """What memory depends on where streams share none: two machines that share it hold a Job alike, and say so in the same words."""
     gpu, host = machine.gpu, machine.host
     return (
         machine.name, machine.gpus, machine.nodes, gpu.architecture, gpu.hbm.capacity, gpu.hbm.source, machine.links.nvlink is None,
