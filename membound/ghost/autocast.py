@@ -45,6 +45,18 @@ def install(device: str) -> None:
         autocast_kernel(name, _casting(_widest))
     autocast_fallthrough()
     on_autocast_exit(_cache.clear)
+    _answer_for(device)
+
+
+def _answer_for(device: str) -> Callable[[], None]:
+    """Who asks whether autocast is on, and names no device, means CUDA (PEFT's 4-bit layers do): let it be `device`. Returns how to undo it."""
+    original = torch.is_autocast_enabled
+
+    def enabled(kind: str = device) -> bool:
+        return original(kind)
+
+    vars(torch)["is_autocast_enabled"] = enabled
+    return lambda: vars(torch).update(is_autocast_enabled=original)
 
 
 @contextmanager
@@ -54,9 +66,11 @@ def completed_on_cpu() -> Iterator[None]:
         for name in names:
             if not has_autocast_kernel(name, "CPU"):
                 autocast_kernel(name, _casting(wanted), "CPU")
+    undo = _answer_for("cpu")
     try:
         yield
     finally:
+        undo()
         forget_autocast_kernels("CPU")
 
 
