@@ -83,7 +83,7 @@ class _Work:
     """The work of an asynchronous collective over NCCL: it holds the collective's tensors until somebody waits for it.
 
     ProcessGroupNCCL stashes them, inputs too, instead of noting its stream with the allocator (torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp,
-    TensorShelf, PyTorch 2.8 and later). With offloaded parameters the input is the GPU's copy of a partition, which nobody else holds. What was
+    TensorShelf; so in PyTorch 2.11). With offloaded parameters the input is the GPU's copy of a partition, which nobody else holds. What was
     never waited for is let go with the work; a real run's watchdog, which looks each 100 ms, may let go sooner.
     """
 
