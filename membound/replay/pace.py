@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from membound.replay.program import Program
 from membound.trace.schema import KIND, PLACE, Trace
 
 Column = npt.NDArray[np.int64]
@@ -32,6 +33,12 @@ class Pace:
     def columns(self) -> list[npt.NDArray[np.generic] | int]:
         """All that it says, in order."""
         return [self.row, self.host, *(each for stream in sorted(self.done) for each in (stream, self.done[stream]))]
+
+
+def at_once(program: Program) -> Pace:
+    """A host that is never ahead: all streams are done with whatever they were given, all the time."""
+    nothing = np.zeros(len(program))
+    return Pace(program.row, nothing, {int(each): nothing for each in np.unique(program.stream)})
 
 
 def deferring(trace: Trace) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from membound.errors import CaptureError, InputError, MemboundError, MissingPackageError
 from membound.ghost.servers import preloaded
 from membound.replay.memory import replay
-from membound.replay.pace import deferring
+from membound.replay.pace import Pace, at_once, deferring
 from membound.replay.predict_memory import memory_fits, memory_values
 from membound.replay.time import Replayer, pace
 from membound.replay.walked import Forgetful
@@ -162,27 +162,44 @@ def _points(some: Sequence[Asked], places: Sequence[Mapping[str, object]], predi
     return found
 
 
+_Answer = tuple[Fits, dict[str, Value | Missing]]
+
+
 class _Memories:
     """The memory of one Trace on many machines, replayed once for all that are alike in what memory depends on.
 
-    Where streams share memory, it also depends on how far the host is ahead of them: then each machine has its own.
+    Where streams share memory, it may also depend on how far the host is ahead of them: each machine has its own then, unless it comes to the same
+    with the host a whole queue of launches ahead and not ahead at all.
     """
 
     def __init__(self, replayer: Replayer, predictor: Predictor) -> None:
         self._replayer, self._trace, self._settings = replayer, replayer.trace, predictor.settings
         self._deferring = deferring(self._trace)
         self._memo = ArrayCache(cache.default_folder()) if predictor.cached else Forgetful()
-        self._known: dict[tuple[object, ...], tuple[Fits, dict[str, Value | Missing]]] = {}
+        self._known: dict[tuple[object, ...], _Answer] = {}
+        # Of machines that are alike: their answer, if it is the same however far the host is ahead.
+        self._whatever: dict[tuple[object, ...], _Answer | None] = {}
 
-    def on(self, machine: Machine) -> tuple[Fits, dict[str, Value | Missing]]:
+    def on(self, machine: Machine) -> _Answer:
         """The verdict, and the values of `MEMORY`."""
-        key = (machine.model_dump_json(),) if self._deferring else memory_key(machine)
+        alike = memory_key(machine)
+        if not self._deferring:
+            return self._kept(alike, lambda: self._replayed(machine, None))
+        if alike not in self._whatever:
+            far, close = (self._replayed(machine, ahead) for ahead in (None, at_once(self._replayer.program)))
+            self._whatever[alike] = far if far == close else None
+        same = self._whatever[alike]
+        return self._kept((machine.model_dump_json(),), lambda: self._replayed(machine, pace(self._replayer.on(machine)))) if same is None else same
+
+    def _kept(self, key: tuple[object, ...], ask: Callable[[], _Answer]) -> _Answer:
         if key not in self._known:
-            ahead = pace(self._replayer.on(machine)) if self._deferring else None
-            memory = replay(self._trace, machine, self._settings, self._memo, ahead)
-            values = memory_values(memory, self._trace, machine)
-            self._known[key] = memory_fits(memory), {name: values[name] for name in MEMORY}
+            self._known[key] = ask()
         return self._known[key]
+
+    def _replayed(self, machine: Machine, ahead: Pace | None) -> _Answer:
+        memory = replay(self._trace, machine, self._settings, self._memo, ahead)
+        values = memory_values(memory, self._trace, machine)
+        return memory_fits(memory), {name: values[name] for name in MEMORY}
 
 
 def memory_key(machine: Machine) -> tuple[object, ...]:
