@@ -298,3 +298,35 @@ class TestTables:
     def test_axes_are_named_as_shortly_as_tells_them_apart(self) -> None:
         keys = (CLOCK, "machine.gpu.clock.boost", "machine.host.clock", "recipe.micro_batch")
         assert list(sweep_tables.names([Axis(key, (1,)) for key in keys]).values()) == ["hbm.clock", "boost", "host.clock", "micro_batch"]
+
+
+class TestMemoryThatStreamsShare:
+    """ZeRO-3 frees on one stream what another fetched: memory may hang on how far the host is ahead, and so on the machine."""
+
+    @pytest.fixture
+    def zero3(self) -> Job:
+        recipe = {"engine": "deepspeed", "zero_stage": 3, "micro_batch": 2}
+        return Job.model_validate({"model": "tiny", "data": {"seq_len": 64}, "recipe": recipe, "gpus": 2, "machine": "hgx-h100"})
+
+    def test_each_point_is_what_its_machine_would_be_alone(self, zero3: Job) -> None:
+        times = ["0.01", "0.45", "40"]
+        found = predicted(zero3, {"machine.host.call_time": times})
+        for point, time in zip(found.points, times, strict=True):
+            machine = fields.with_values(jobfile.ask(zero3).machine, {"host.call_time": float(time)}, "machine")
+            alone = Predictor().predict(zero3, machine).run
+            assert point.memory is not None
+            assert point.memory == {name: alone.values[name] for name in MEMORY}
+            assert point.fits == alone.fits
+
+    def test_what_it_does_not_hang_on_is_replayed_twice_at_most(self, tiny_job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = tiny_job.model_copy(update={"gpus": 2, "machine": "hgx-h100", "recipe": tiny_job.recipe.model_copy(update={"engine": "ddp"})})
+        seen: list[str] = []
+
+        def counted(trace: Trace, machine: Machine, *rest: Any) -> Any:
+            seen.append(machine.name)
+            return replay(trace, machine, *rest)
+
+        monkeypatch.setattr("membound.study.sweep.predicting.replay", counted)
+        found = predicted(asked, {CLOCK: [f"{n} GHz" for n in range(1, 9)]})
+        assert len(found.points) == 8
+        assert len(seen) <= 2
