@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-ARCHITECTURES: Final = ("hopper", "blackwell")
-"""Where PyTorch prefers cuDNN's attention with a mask: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp."""
-
 FORWARD: Final = 40.3e-3
 """s; once for all layers, which share the shape."""
 BACKWARD: Final = 47.8e-3

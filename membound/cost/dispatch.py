@@ -18,9 +18,14 @@ _OTHERS: Final = ("aten._scaled_dot_product_flash_attention", "aten._scaled_dot_
 _CUDNN: Final = "aten._scaled_dot_product_cudnn_attention"
 
 
+def prefers_cudnn(gpu: Gpu) -> bool:
+    """Whether PyTorch puts cuDNN's attention first on `gpu`."""
+    return gpu.compute_capability in _PREFERRING
+
+
 def dispatched(kernels: Kernels, gpu: Gpu) -> Kernels:
     """`kernels` under the names of those that run on `gpu`."""
-    if gpu.compute_capability not in _PREFERRING or not any(op.startswith(_OTHERS) for op in kernels.op):
+    if not prefers_cudnn(gpu) or not any(op.startswith(_OTHERS) for op in kernels.op):
         return kernels
     return replace(kernels, op=tuple(_chosen(op, reads[0][0] if reads else "") for op, reads in zip(kernels.op, kernels.reads, strict=True)))
 

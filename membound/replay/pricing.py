@@ -85,7 +85,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int, clock: float = 
 
 
 def _hold(table: Spent, work: Workload, gpu: Gpu, clock: float) -> None:
-    """Lengthen kernels, [ROWS, distinct, K], to the time in which the board may draw their energy: the clock falls: it is arithmetic that waits."""
+    """Lengthen kernels, [ROWS, distinct, K], to the time in which the board may draw their energy: arithmetic waits, for the clock falls."""
     least = least_seconds(gpu, work.amounts)
     if least is not None:
         more = np.maximum(least / clock - table[0], 0.0)

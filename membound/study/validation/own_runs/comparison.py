@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from membound.cost import cudnn_graphs
+from membound.cost.dispatch import prefers_cudnn
 from membound.errors import MemboundError, RecordError
 from membound.spec import catalogue, fields
 from membound.spec.job import Job
@@ -158,7 +159,7 @@ def _compared(
     measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
     predicted[TRAFFIC] = _both_ways(predicted)
     varies = job.data.seq_len is None
-    if varies and machine.gpu.architecture in cudnn_graphs.ARCHITECTURES:
+    if varies and prefers_cudnn(machine.gpu):
         predicted["step.time"] = {key: value + cudnn_graphs.STEP if key in _ENDS else value for key, value in predicted["step.time"].items()}
     pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
     known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
