@@ -1,4 +1,5 @@
-"""Power of sustained loads, each held for a second and a half; the driver's energy counter is read, nothing is set."""
+"""Power of loads, each held for a second and a half, and of some in bursts too short for the board to lower its clock; the driver's energy counter
+is read, nothing is set."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from membound.measure.calibrate.nvml import Nvml
 from membound.measure.calibrate.run import COLUMNS
 
 SETTLE, WINDOW = 0.5, 1.5  # s
+# So long at a time, and so long a pause after it, s: a board that would draw a kilowatt draws half of that on average.
+BURST, PAUSE = 0.008, 0.012
 
 
 def rows(bench: Bench) -> Iterator[Row]:
@@ -26,6 +29,73 @@ def rows(bench: Bench) -> Iterator[Row]:
         except Exception as error:
             row["notes"] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:120]}"
         yield row
+    if sensor is not None:
+        yield from _in_bursts(bench, sensor)
+
+
+def _in_bursts(bench: Bench, sensor: Nvml) -> Iterator[Row]:
+    """The loads that the limit holds back, at full clock: power while they run, that of a board at rest with its clocks up taken from the pauses."""
+    resting = _resting(sensor)
+    yield {
+        **dict.fromkeys(COLUMNS, ""),
+        "family": "power",
+        "op": "pause",
+        "seconds_warm": PAUSE,
+        "power": f"{resting:.4g}",
+        "notes": "between bursts",
+    }
+    for title, shapes, dtype, flops, nbytes, make, notes in _loads(bench):
+        if title == "idle":
+            continue
+        row: Row = dict.fromkeys(COLUMNS, "")
+        row.update(family="power", op=title, shapes=shapes, dtype=dtype, flops=flops, bytes=nbytes)
+        seconds, watts, clocks = _burst(bench, make(), sensor, resting)
+        row.update(seconds_warm=f"{seconds:.4g}", power=f"{watts:.4g}", notes=f"{notes} in bursts {clocks}")
+        yield row
+
+
+def _resting(sensor: Nvml) -> float:
+    """W between bursts: a short kernel every few milliseconds keeps the clocks up and does next to nothing."""
+    one = torch.zeros(1, device="cuda")
+    for _ in range(50):
+        one.add_(1)
+        time.sleep(0.004)
+    before, start = sensor.energy(), time.perf_counter()
+    while time.perf_counter() - start < WINDOW:
+        one.add_(1)
+        time.sleep(0.004)
+    torch.cuda.synchronize()
+    return (sensor.energy() - before) / (time.perf_counter() - start)
+
+
+def _burst(bench: Bench, run: Thunk, sensor: Nvml, resting: float) -> tuple[float, float, str]:
+    """Seconds of a call, W while it runs, and clocks."""
+    many, run = _many(bench, run)
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    run()
+    first.record()
+    run()
+    last.record()
+    torch.cuda.synchronize()
+    calls = max(1, round(BURST / (first.elapsed_time(last) * 1e-3)))
+    busy, done, before, start = 0.0, 0, 0.0, 0.0
+    began = time.perf_counter()
+    while True:
+        now = time.perf_counter()
+        if now - began < SETTLE:
+            busy, done, before, start = 0.0, 0, sensor.energy(), now
+        elif now - start > WINDOW:
+            break
+        first.record()
+        for _ in range(calls):
+            run()
+        last.record()
+        torch.cuda.synchronize()
+        busy += first.elapsed_time(last) * 1e-3
+        done += calls * many
+        time.sleep(PAUSE)
+    spent, whole = sensor.energy() - before, time.perf_counter() - start
+    return busy / done, (spent - resting * (whole - busy)) / busy, _clocks(sensor)
 
 
 Load = tuple[str, str, str, float, float, Callable[[], Thunk], str]

@@ -20,7 +20,10 @@ SHAPES = (
 )  # fmt: skip
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 # Kernel, and how it masks.
-KINDS = (("flash", "causal"), ("flash", "whole"), ("efficient", "causal"), ("efficient", "bias"), ("cudnn", "causal"), ("cudnn", "whole"))
+KINDS = (
+    ("flash", "causal"), ("flash", "whole"), ("efficient", "causal"), ("efficient", "bias"),
+    ("cudnn", "causal"), ("cudnn", "whole"), ("cudnn", "bias"),
+)  # fmt: skip
 
 
 def cases(bench: Bench) -> Iterator[Case]:
