@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from membound.measure.sensors.offer import Chosen
 from membound.measure.staff import Staff
-from membound.measure.stretch import BUDGET, beyond_own, intervals, why
+from membound.measure.stretch import BUDGET, intervals, why
 
 # Between two reviews, s: some calls of every sensor.
 _REVIEW: Final = 2.0
@@ -56,9 +56,8 @@ class Rates:
                 station.retime()
 
     def document(self) -> dict[str, float]:
-        """What the driver may take of a core in all calls, what it takes by their costs as they are known, and what that is with Python's own."""
-        every = (self._costs[place] / self._chosen[place].sensor.card.every for place in self._shared)
-        return {"budget_share": BUDGET, "driver_share": self._spent(), "core_share": sum(every)}
+        """What all calls may take of a core, and what they take by their costs as they are known."""
+        return {"budget_share": BUDGET, "core_share": self._spent()}
 
     def documents(self) -> list[dict[str, Any]]:
         """Per sensor: how often it is asked, how often it wished to be, why, what that takes, and how that changed during the recording."""
@@ -86,5 +85,5 @@ class Rates:
                     self._changes[place].append({"at_s": now, "asked_every_s": every})
 
     def _spent(self) -> float:
-        """The driver's share of a core."""
-        return sum(beyond_own(self._costs[place]) / self._chosen[place].sensor.card.every for place in self._shared)
+        """Share of a core of all calls that share the budget."""
+        return sum(self._costs[place] / self._chosen[place].sensor.card.every for place in self._shared)

@@ -8,13 +8,9 @@ from typing import Final, Literal
 
 from membound.measure.sensors.base import Card
 
-BUDGET: Final = 0.02
-"""Share of a core for all calls to the driver; the rest of the 3 % that the sampler may take is Python's own."""
-
-OWN: Final = 2e-4
-"""s of a core: what reading a sensor takes of Python itself, its memory cold after each sleep; only what goes beyond is the driver's, and may be
-saved by asking less often. The sampler on two H200s took 43 to 146 us to read the clocks (validation/h200/results-1.jsonl), of which the driver
-takes 4 (probes.json)."""
+BUDGET: Final = 0.016
+"""Share of a core for all calls to the driver, Python's part of each included; the rest of the 3 % that the sampler may take is waking up by the grid
+and keeping what was read: 1.3 % beside a job on two H200s in a slow virtual machine (validation/h200/results-2.jsonl)."""
 
 Why = Literal["grid", "native period", "budget"]
 """Why a sensor is asked as often as it is: at each tick of its grid; as often as its source has something new; or less often, for its cost."""
@@ -28,17 +24,11 @@ _HALVINGS: Final = 40
 
 def intervals(cards: Sequence[Card], costs: Sequence[float], grid: float, budget: float = BUDGET) -> list[float]:
     """How often to ask each sensor of a table, s: as its card wishes, or less often, on the grid of `grid` s. `costs`: s of a core per call."""
-    costs = [beyond_own(cost) for cost in costs]
     wished = [card.every for card in cards]
     longest = [max(card.every, card.longest) for card in cards]
     enough = [min(max(card.every, card.enough), most) for card, most in zip(cards, longest, strict=True)]
     found = stretch(costs, wished, enough, longest, budget)
     return [wish if every <= wish else _on_grid(every, grid) for every, wish in zip(found, wished, strict=True)]
-
-
-def beyond_own(cost: float) -> float:
-    """The driver's part of what a call costs, s of a core."""
-    return max(0.0, cost - OWN)
 
 
 def stretch(costs: Sequence[float], wished: Sequence[float], enough: Sequence[float], longest: Sequence[float], budget: float) -> list[float]:
