@@ -23,8 +23,10 @@ Floats = npt.NDArray[np.float64]
 # Share of the DIMMs' peak that mixed reads and writes of all cores reach: an assumption, as STREAM shows it on two-socket DDR5 servers (some 75 to
 # 85 %; for such runs see Dell InfoHub, "Memory bandwidth for next-gen PowerEdge servers", 2023, and ai-hpc.org, "STREAM benchmark").
 _EFFICIENCY: Final = 0.78
-# B/s that one core streams with vector instructions when it has the memory to itself: an assumption, STREAM with one thread on such cores.
-_CORE: Final = 11e9
+# B/s that one core streams with vector instructions when it has the memory to itself: DeepSpeed's CPU Adam with one and two threads takes 18.2 and
+# 16.2 GB/s a core, additions and multiplications in place 16 to 23, copies and casts 10 (a store's own read not counted), on the server of two H200s,
+# an Emerald Rapids Xeon (validation/h200/host_memory.json).
+_CORE: Final = 16e9
 
 # DDR5 refreshes every 3.9 us, and then a rank is silent for 295 ns with dies of 16 Gbit, 410 ns with dies of 24 or 32 Gbit (JEDEC JESD79-5B, tREFI
 # and tRFC1 by device density). Servers that measure STREAM have modules of 16 Gbit, so that `_EFFICIENCY` holds their refreshes.

@@ -35,6 +35,10 @@ _PLAIN_STEP: Final = 24
 # How much longer tensor cores take with training's numbers than in the tables: large products of normal numbers, forward, dgrad and wgrad, on an H100
 # (the same file, warm, PyTorch 2.11) over this law with the tables alone, median. Normal numbers draw more power, and the clock falls for it.
 _NORMAL: Final = 1.09
+# On Hopper, with the clock up, as it is in a step whose mean power the board allows: products of so many operations, measured in bursts of 14 ms on
+# an H200 over the tables alone, medians (validation/kernels/h200.csv, warm). The tables' large ones were held back by power. What a board's limit
+# then takes is `membound.cost.power.held`.
+_AT_FULL_CLOCK: Final = ((6e10, 1.5e11, 5e11, 2.5e12), (1.04, 1.04, 0.98, 0.94))
 # FLOP per clock and SM where a matrix's rows do not begin on whole 4 bytes, such as logits over GPT-2's vocabulary of 50,257: result so, 94 TFLOP/s
 # on an H100; an operand so, 132 (the same file). The clock is the boost clock.
 _RAGGED_RESULT: Final = 390.0
@@ -155,9 +159,17 @@ def _of_one_type(m: Array, n: Array, k: Array, batch: Array, touched: Array, hbm
     # A batch of small products fills the GPU as one product of as many rows does.
     factor = np.exp(efficiency(stands.gpu).at(m * batch, n, k))
     # The rate of rows that begin anywhere was measured as it is, with no table beside it.
-    arithmetic = np.maximum(tiled(m, n, k, batch, rates) * _NORMAL, _ragged(m, n, k, batch, rates) / factor)
+    arithmetic = np.maximum(tiled(m, n, k, batch, rates) * _normal(2 * m * n * k * batch, gpu), _ragged(m, n, k, batch, rates) / factor)
     drawn = roofline(arithmetic, touched, hbm, rates, _BAND_OWN if stands.own else _BAND_NEIGHBOUR)
     return drawn.times(factor * profile_of(gpu).factor("matmul"))
+
+
+def _normal(flops: Array, gpu: Gpu) -> Array | float:
+    """Time of training's numbers over that of the tables'."""
+    if gpu.architecture != "hopper":
+        return _NORMAL
+    sizes, factors = _AT_FULL_CLOCK
+    return np.interp(np.log(flops), np.log(sizes), factors)
 
 
 def _ragged(m: Array, n: Array, k: Array, batch: Array, rates: Rates) -> Array:

@@ -22,13 +22,18 @@ _FUSED: Final = frozenset(
     }
 )  # fmt: skip
 
-# Elements of a tensor that one block of threads goes through, and tensors of one launch for one to five lists: its arguments must fit into a
-# launch's constant memory (aten/src/ATen/native/cuda/MultiTensorApply.cuh, as compiled for CUDA 13). A launch takes 2,240 blocks as well; these
-# fill the GPU many times over, and where one ends the next begins.
+# Elements of a tensor that one block of threads goes through; tensors of one launch for one to five lists, and blocks of one, whose arguments must
+# fit into a launch's constant memory (aten/src/ATen/native/cuda/MultiTensorApply.cuh). PyTorch 2.11 for CUDA 13 keeps to these: on an H200 lists of
+# 448 chunks take 5 launches of 22 us where they are one list, 7 where they are two, 10 where three (validation/kernels/h200.csv); the optimizer of
+# 3.4e9 elements, 161 (validation/h200/profiles).
 _CHUNK: Final = 65536
-_TENSORS: Final = (770, 448, 336, 252, 210)
-# Start of a kernel whose tensors are far below a chunk, as a share of what a whole chunk takes one block (validation/kernels/h100-sxm.csv).
-_LEAST: Final = 0.06
+_TENSORS: Final = (110, 64, 48, 36, 30)
+_BLOCKS: Final = 320
+# `fixed` is what memory idles at the end of a launch of all its blocks, some SMs having three and others two. Where tensors ran out before the
+# blocks, most SMs have one or none: so many times that. And tensors far below a chunk still take a kernel's start. All three from the same
+# measurements.
+_FEW: Final = 1.6
+_LEAST: Final = 0.35
 
 
 @final
@@ -44,7 +49,7 @@ class Optimizer(Streaming):
         return np.array([sum(_sizes(_list(*each))) for each in lists], np.float64)
 
     def launches(self, kernels: Kernels) -> Array:
-        """Of `fixed`, which is the time that one block takes for a whole chunk: while the last ones run, memory idles."""
+        """Of `fixed`, the time in which memory idles while a launch's last blocks run."""
         lists = zip(kernels.op, kernels.reads, kernels.writes, strict=True)
         return np.array([_tails(op, reads, writes) for op, reads, writes in lists], np.float64)
 
@@ -80,9 +85,23 @@ def _sizes(shapes: tuple[Shape, ...]) -> list[int]:
 
 def _tails(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> float:
     if not _many(op):
-        # `fixed` of the rate for single tensors is one kernel's; that of lists, a whole chunk's.
+        # `fixed` of the rate for single tensors is one kernel's; that of lists, a launch's tail.
         return 1.0 if _rate(op) == "optimizer_8bit" else _LEAST
     sizes = _sizes(_list(op, reads, writes)) or [1]
     lists = max(round(len(reads) / len(sizes)), 1) + (0 if op.rpartition(".")[0].endswith("_") or "norm" in op else 1)
-    launches = math.ceil(len(sizes) / _TENSORS[min(lists, len(_TENSORS)) - 1])
-    return launches * max(min(max(sizes) / _CHUNK, 1.0), _LEAST)
+    whole, few = _launches(sizes, _TENSORS[min(lists, len(_TENSORS)) - 1])
+    return whole + few * max(_FEW * min(max(sizes) / _CHUNK, 1.0), _LEAST)
+
+
+def _launches(sizes: list[int], tensors: int) -> tuple[int, int]:
+    """Launches of all their blocks, and those that so many tensors, or the end of the list, cut short."""
+    whole = few = blocks = held = 0
+    for size in sizes:
+        blocks, held = blocks + max(math.ceil(size / _CHUNK), 1), held + 1
+        while blocks >= _BLOCKS:
+            # What is left of the tensor begins the next launch.
+            blocks, whole = blocks - _BLOCKS, whole + 1
+            held = 1 if blocks else 0
+        if held == tensors:
+            few, blocks, held = few + 1, 0, 0
+    return whole, few + (1 if blocks else 0)

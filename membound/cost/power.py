@@ -3,8 +3,9 @@
 P = idle + active + e_tensor x tensor FLOP/s + e_plain x other FLOP/s + e_hbm x HBM B/s + e_link x link B/s, and never above the limit: there the
 core clock falls until it holds. Dynamic energy goes with the square of the voltage, which near the top of its range goes with the clock.
 
-So no kernel of a training is done sooner than the board may draw its energy (`least_seconds`), however quick it is alone on a cool card: products
-run one after the other there, and the limit acts within tens of milliseconds.
+The limit holds a board's mean over some tens of milliseconds, not each kernel (`held`). An H200 that is given large products begins at 805 TFLOP/s,
+goes on at 723 after 40 ms, at 687 after 140 and at 660 after two seconds; in turns of 5 to 20 ms with copies it stays at 800
+(validation/h200/clocks.json). A training step's layers take such turns.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Energy:
     active: float
     """W beyond the catalogue's idle draw while a process holds the GPU: clocks up, nothing running."""
     tensor: float
-    """J per operation of 16-bit products, registers and shared memory included."""
+    """J per operation of 16-bit products at full clock, registers and shared memory included."""
     plain: float
     """J per operation outside the tensor cores."""
     element: float
@@ -50,13 +51,16 @@ class Energy:
 # constants miss, by 12 %.
 # SiLU of bf16: 685 W out of HBM at 3.02 TB/s, 513 W out of the L2 at 3.25: 260 pJ an element in both, taken for other pointwise kernels too.
 # A copy within the L2: 386 W at 4.82 TB/s. fp32 products: 677 W at 50 TFLOP/s.
-_HOPPER: Final = Energy(55.0, 0.72e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
+#
+# All of these were held by the limit for 1.5 s. In bursts of 8 ms, its clock at 1980 MHz, an H200 draws 935 and 948 W for products of 8192^3 and
+# 4096^3 at 769 and 778 TFLOP/s (validation/kernels/h200.csv): 0.90 pJ, and 0.70 and 0.69 held at 650 and 648. An H100 is the same die.
+_HOPPER: Final = Energy(55.0, 0.90e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
 
 # The same on two H200, whose HBM3e takes less a byte (validation/kernels/h200.csv, family power). 130 W with a context. Products of 8192^3, 4096^3
 # and 2048^3: 680, 683 and 681 W at 662, 661 and 666 TFLOP/s, at core clocks of 1455 to 1740 MHz. A copy: 569 W at 4.24 TB/s; a sum: 640 W at 4.30;
 # zero_: 347 W at 3.37; a weight of 16384^2 read by 16 rows: 641 W at 4.48 TB/s. SiLU of bf16: 679 W out of HBM at 3.69 TB/s, 483 W out of the L2 at
 # 3.16. A copy within the L2: 378 W at 5.0 TB/s. fp32 products: 679 W at 50 TFLOP/s.
-_H200: Final = Energy(55.0, 0.72e-12, 10.5e-12, 210e-12, 103e-12, 106e-12, 51e-12, 0.12, "energy per operation and byte measured on an H200")
+_H200: Final = Energy(55.0, 0.90e-12, 10.5e-12, 210e-12, 103e-12, 106e-12, 51e-12, 0.12, "energy per operation and byte measured on an H200")
 
 # J per byte sent over NVLink or PCIe, one GPU's share: some 5 pJ a bit across a board, of which NVLink-C2C's 1.3 pJ a bit within a package is the
 # floor (NVIDIA, Hot Chips 34); an assumption.
@@ -111,24 +115,49 @@ def _dynamic(gpu: Gpu, load: Load) -> Floats:
     return np.asarray(cost.tensor * load.tensor + cost.plain * load.plain + cost.element * load.elements + moved, np.float64)
 
 
-def least_seconds(gpu: Gpu, done: Load) -> Floats | None:
-    """Time in which the limit of the measured boards lets kernels draw their energy, s; `done` is what each does in all, [...].
+# Energy of a tensor operation goes with this power of how fast the cores still are: 0.70 of 0.90 pJ at 650 of 769 TFLOP/s, 0.69 at 648 of 778.
+_WITH_SPEED: Final = 1.5
+# No slower than this.
+_SLOWEST: Final = 0.3
+# Halvings of the interval between that and full clock: to a thousandth.
+_HALVINGS: Final = 10
 
-    None for a GPU whose energies nobody has measured. Products of 4096^3 and 512 x 16384^2 in bf16, 0.91 and 0.86 of their sustained times on an H100
-    by the law of products alone, come to 0.95 and 1.18 by this; on an H200 0.89 and 0.86 to 0.92 and 1.09 (validation/kernels, family power).
+
+def held(gpu: Gpu, arithmetic: Floats, seconds: Floats, done: Load) -> Floats | None:
+    """Speed of the cores, 1 at full clock, at which a board keeps within its limit; None where `gpu` was measured only as its limit held it.
+
+    Args: `arithmetic` seconds that hang on that speed, of `seconds` in all at full clock, in which `done` is done in all; arrays of one shape.
     """
     if gpu.architecture != "hopper":
         return None
-    room = _MEASURED_AT[gpu.architecture] - gpu.power.idle - energy_of(gpu).active
-    return _dynamic(gpu, done) / room
+    room = gpu.power.limit - gpu.power.idle - energy_of(gpu).active
+    products = energy_of(gpu).tensor * done.tensor
+    others = _dynamic(gpu, done) - products
+
+    def fits(speed: Floats) -> npt.NDArray[np.bool_]:
+        spent = products * speed**_WITH_SPEED + others
+        return np.asarray(spent <= room * (seconds + arithmetic * (1 / speed - 1)), np.bool_)
+
+    low, high = np.full(seconds.shape, _SLOWEST), np.ones(seconds.shape)
+    low = np.where(fits(high), high, low)
+    for _ in range(_HALVINGS if (low < high).any() else 0):
+        middle = (low + high) / 2
+        enough = fits(middle)
+        low, high = np.where(enough, middle, low), np.where(enough, high, middle)
+    return low
 
 
 # Board limits of the GPUs whose matrix products were measured, W (data sheets): what those boards had to throttle is in the measured times already.
-_MEASURED_AT: Final[dict[str, float]] = {"ampere": 400.0, "hopper": 700.0, "blackwell": 1000.0, "ada": 350.0}
+_MEASURED_AT: Final[dict[str, float]] = {"ampere": 400.0, "blackwell": 1000.0, "ada": 350.0}
 
 
 def throttle(gpu: Gpu, power: Floats) -> float:
-    """Core clock over the measured board's, 1 at most, where a board of this limit would draw `power` on average without one."""
+    """Core clock over the measured board's, 1 at most, where a board of this limit would draw `power` on average without one.
+
+    1 where `held` tells it from full clock.
+    """
+    if gpu.architecture == "hopper":
+        return 1.0
     limit = _MEASURED_AT.get(gpu.architecture, gpu.power.limit)
     if gpu.hbm.kind.startswith("GDDR") or gpu.power.limit >= limit:
         return 1.0

@@ -14,7 +14,7 @@ from membound.cost import collectives, launch, nvme, pcie
 from membound.cost.ddr import work_seconds
 from membound.cost.dispatch import dispatched
 from membound.cost.laws import LAWS
-from membound.cost.power import least_seconds
+from membound.cost.power import Load, held
 from membound.cost.profile import Profile, profile_of
 from membound.cost.resources import ROW, ROWS, Spent
 from membound.replay.program import Program
@@ -55,8 +55,8 @@ class Prices:
         return np.ascontiguousarray(np.moveaxis(self.table, 1, 0))
 
 
-def priced(work: Workload, machine: Machine, ranks_on_node: int, clock: float = 1.0) -> Prices:
-    """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike, its core clock held at `clock` of what its board alone allows.
+def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
+    """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike.
 
     Raises `InputError` where the machine lacks what it takes.
     """
@@ -76,7 +76,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int, clock: float = 
         band[group.members] = found.band.reshape(shape).T.max(axis=1)
         if law is LAWS[-1]:
             unknown[group.members] = seconds
-    _hold(table[:, : work.distinct], work, machine.gpu, clock)
+    _hold(table[:, : work.distinct], work, machine.gpu)
     index = work.index.copy()
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, machine, ranks_on_node)
@@ -84,13 +84,21 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int, clock: float = 
     return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, _dimm_bytes(work), unknown)
 
 
-def _hold(table: Spent, work: Workload, gpu: Gpu, clock: float) -> None:
-    """Lengthen kernels, [ROWS, distinct, K], to the time in which the board may draw their energy: arithmetic waits, for the clock falls."""
-    least = least_seconds(gpu, work.amounts)
-    if least is not None:
-        more = np.maximum(least / clock - table[0], 0.0)
-        table[0] += more
-        table[ROW["compute"]] += more
+def _hold(table: Spent, work: Workload, gpu: Gpu) -> None:
+    """Lengthen the arithmetic of kernels, [ROWS, distinct, K], until the board draws no more than it may, in micro-steps and in the optimizer alone.
+
+    Both are longer than the time over which a board takes its mean, and layers within them much shorter.
+    """
+    for chosen in work.phases:
+        times = work.times[chosen, None]
+        done = Load(*((np.asarray(getattr(work.amounts, name))[chosen] * times).sum(axis=0) for name in Load.__dataclass_fields__))
+        arithmetic, seconds = ((table[row][chosen] * times).sum(axis=0) for row in (ROW["compute"], 0))
+        speed = held(gpu, arithmetic, seconds, done)
+        if speed is None:
+            return
+        more = table[ROW["compute"]][chosen] * (1 / speed - 1)
+        table[0, chosen] += more
+        table[ROW["compute"], chosen] += more
 
 
 # Links and host work: see the laws' own evidence (docs/laws).

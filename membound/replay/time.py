@@ -61,11 +61,11 @@ class Replayer:
         share = throttled(played, machine.gpu)
         if share > 0.995:
             return played
-        return self._play(machine.model_copy(update={"gpu": at_clock(machine.gpu, share)}), share)
+        return self._play(machine.model_copy(update={"gpu": at_clock(machine.gpu, share)}))
 
-    def _play(self, machine: Machine, clock: float = 1.0) -> Played:
+    def _play(self, machine: Machine) -> Played:
         work = self.workload(machine.gpu)
-        prices = priced(work, machine, ranks_on_node(self.trace, machine), clock)
+        prices = priced(work, machine, ranks_on_node(self.trace, machine))
         line, slower = play_twice(self.program, prices, lambda first: beside_collectives(first, work, prices, machine))
         header = self.trace.header
         accumulation = header.micro_steps + header.repeat - 1

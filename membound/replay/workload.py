@@ -21,7 +21,7 @@ from membound.replay.traffic import traffic
 from membound.replay.transfers import Transfers
 from membound.replay.walked import Memo
 from membound.spec.machine import Gpu
-from membound.trace.schema import KIND, LAYOUTS
+from membound.trace.schema import KIND, LAYOUTS, PHASE
 
 Column = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -94,6 +94,19 @@ class Workload:
         flops = self.flops[at]
         by_tensor, plain = np.where(tensor, flops, 0.0), np.where(tensor, 0.0, flops)
         return Load(by_tensor, plain, self.elements[at], self.read[at], self.written[at], self.cached[at], np.zeros(flops.shape))
+
+    @functools.cached_property
+    def times(self) -> Column:
+        """How often each distinct kernel is in the program; [distinct]."""
+        return np.bincount(self.index[self.index >= 0], minlength=self.distinct)
+
+    @functools.cached_property
+    def phases(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which distinct kernels belong to micro-steps, and which to the optimizer alone; [distinct] each."""
+        kernels = self.index >= 0
+        micro = np.zeros(self.distinct, np.bool_)
+        micro[self.index[kernels & (self.program.phase != PHASE["optimizer"])]] = True
+        return micro, ~micro
 
 
 def workload(program: Program, lengths: tuple[int, ...], gpu: Gpu, memo: Memo | None = None) -> Workload:

@@ -98,7 +98,7 @@ def test_one_thread_streams_what_one_core_can() -> None:
     alone = machine.model_copy(update={"host": machine.host.model_copy(update={"threads_per_rank": 1})})
     work = np.array([1e9])
     slow = ddr.work_seconds(work, alone, 8)
-    assert slow[ROW["host_compute"], 0] == slow[0, 0] > 4 * ddr.work_seconds(work, machine, 8)[0, 0]
+    assert slow[ROW["host_compute"], 0] == slow[0, 0] > 3 * ddr.work_seconds(work, machine, 8)[0, 0]
     assert alone.host.cores_of(8) == 1
     assert machine.host.cores_of(8) == 12
 
