@@ -42,10 +42,12 @@ def test_the_later_file_counts_and_what_timed_nothing_is_named(tmp_path: Path, t
     assert low <= predicted <= high
     assert first.ratio("step.time") == predicted / measured
     assert first.bound_by_gpu
+    assert first.before == (9.0,)
     assert second.why == "killed by its time limit"
     assert not second.pairs
     text = page.page([first, second])
     assert "| a |" in text
+    assert "| a | yes | 9.00 s, 500 ms | 1700.0% |" in text
     assert "`b`: killed by its time limit" in text
 
 

@@ -6,6 +6,7 @@ repetition whose HBM bytes CUPTI counted, `NAME@pm`, only these bytes are taken:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Iterator
@@ -64,6 +65,8 @@ class OwnRun:
     """HBM bytes a step by the GPU's own counters, in a repetition of its own."""
     varies: bool = False
     """Whether rows differ in length."""
+    before: tuple[float, ...] = ()
+    """Step times of the same Job in earlier files, s: on another machine of the same kind, or another day."""
 
     def ratio(self, quantity: str) -> float | None:
         """Predicted over measured."""
@@ -100,11 +103,19 @@ def compare(folder: Path, predictor: Predictor, heard: Callable[[str], None]) ->
     """
     settings = dict(_document(folder / HOST).get("settings", {}))
     counts = {name: float(found["read"] + found["write"]) for name, found in _document(folder / COUNTS).items()}
-    latest = {record["name"]: (record, file) for file in sorted(folder.glob("results*.jsonl")) for record in _records(file)}
+    found = [(record, file) for file in sorted(folder.glob("results*.jsonl")) for record in _records(file)]
+    latest = {record["name"]: (record, file) for record, file in found}
     sampled = {name.removesuffix(COUNTED): _traffic(record["run"], None) for name, (record, _) in latest.items() if name.endswith(COUNTED)}
     counted = {**counts, **sampled}
     jobs = [each for name, each in latest.items() if not name.endswith(COUNTED)]
-    return [_compared(record, file, settings, counted.get(record["name"]), predictor, heard) for record, file in jobs]
+    runs = [_compared(record, file, settings, counted.get(record["name"]), predictor, heard) for record, file in jobs]
+    return [dataclasses.replace(run, before=_before(run, [record for record, _ in found])) for run in runs]
+
+
+def _before(run: OwnRun, records: list[dict[str, Any]]) -> tuple[float, ...]:
+    """Step times of all but the latest record of the Job of `run`, s, oldest first."""
+    same = [record["run"]["values"].get("step.time", {}).get("value") for record in records if record["name"] == run.name and record["run"]]
+    return tuple(float(value) for value in same[:-1] if isinstance(value, float))
 
 
 def errors(runs: list[OwnRun], quantity: str) -> Errors | None:

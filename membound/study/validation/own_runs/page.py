@@ -24,6 +24,7 @@ def page(runs: list[OwnRun]) -> str:
     by_gpu = {gpu: [run for run in compared if run.gpu == gpu] for gpu in dict.fromkeys(run.gpu for run in runs) if gpu}
     by_gpu = {gpu: chosen for gpu, chosen in by_gpu.items() if chosen} or {"": compared}
     parts = [_head(compared, left_out), *(_reached(gpu, chosen) for gpu, chosen in by_gpu.items())]
+    parts += [text for gpu, chosen in by_gpu.items() if (text := _twice(gpu, chosen))]
     parts += [f"## Every run on {gpu or 'the GPU'}, misses of the step's time first\n\n{_rows(chosen)}" for gpu, chosen in by_gpu.items()]
     if left_out:
         parts.append("## Not compared\n\n" + "\n".join(f"- `{run.name}`: {run.why}" for run in left_out))
@@ -83,6 +84,25 @@ def _agreement(compared: list[OwnRun]) -> str:
                 inside = f"{found.inside} of {found.count}"
                 lines.append((title, _SHORT[quantity], str(found.count), f"{found.mean:.1%}", f"{found.median:.1%}", f"{found.worst:+.1%}", inside))
     return "### Agreement\n\n" + table(("runs", "quantity", "count", "mean error", "median", "worst", "inside the band"), lines)
+
+
+def _twice(gpu: str, compared: list[OwnRun]) -> str:
+    """How far the same Job is from itself on another machine of the same kind: nearer than that no prediction of one number comes."""
+    lines, apart = [], []
+    for run in sorted((run for run in compared if run.before), key=lambda run: run.name):
+        measured, predicted, _, _ = run.pairs["step.time"]
+        times = (*run.before, measured)
+        apart.append(max(times) / min(times) - 1)
+        busy = "yes" if run.bound_by_gpu else "no"
+        lines.append((run.name, busy, ", ".join(units.show(each, "s") for each in times), f"{apart[-1]:.1%}", units.show(predicted, "s")))
+    if not lines:
+        return ""
+    return (
+        f"## Jobs that were measured more than once on {gpu or 'the GPU'}\n\n"
+        "On machines of the same kind, with the same software. The last one is what is compared above and below. "
+        f"In the mean the slowest takes {sum(apart) / len(apart):.1%} longer than the quickest.\n\n"
+        + table(("job", "bound by the GPU", "step, one after the other", "apart", "predicted"), lines)
+    )
 
 
 def _rows(compared: list[OwnRun]) -> str:
