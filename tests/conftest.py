@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from membound.ghost.capture import capture
+from membound.ghost.processes import fresh
+from membound.ghost.servers import preloaded
 from membound.spec import catalogue
 from membound.spec.job import Job
+from membound.study.predicting import Predictor
 from membound.trace import cache
 from membound.trace.schema import Trace
 
@@ -27,6 +30,19 @@ def trace_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEMBOUND_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def children_that_are_forked() -> Iterator[None]:
+    """Captures in this process fork from one that has imported PyTorch and its like, which takes a child longer than a small capture.
+
+    Their Traces are those of children that import all themselves (tests/ghost/test_capture.py); what is tested of `fresh` ones says so.
+    """
+    with preloaded() as start, pytest.MonkeyPatch.context() as patch:
+        for function in (capture, Predictor.__init__):
+            assert function.__defaults__ is not None
+            patch.setattr(function, "__defaults__", tuple(start if each is fresh else each for each in function.__defaults__))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
