@@ -111,7 +111,8 @@ def test_a_tick_that_a_slow_call_overruns_is_skipped_and_counted(record: Record)
 def test_a_call_that_costs_too_much_is_asked_less_often(record: Record) -> None:
     sensors = {sensor["name"]: sensor for sensor in record(0.2, Fault("busy", "clock.core", cost=0.02)).manifest["sensors"]}
     assert sensors["nvml.clocks"]["asked_every_s"] > sensors["nvml.clocks"]["wished_every_s"]
-    assert sensors["nvml.fields"]["asked_every_s"] == sensors["nvml.fields"]["wished_every_s"]
+    # Power waits for half of the time in which it is formed at most, whatever else is dear.
+    assert sensors["nvml.fields"]["asked_every_s"] <= 0.06 + 1e-9
 
 
 def test_only_the_gpus_that_were_asked_for(tmp_path: Path) -> None:
