@@ -46,7 +46,7 @@ def test_calls_are_asked_less_often_until_they_fit_the_budget(sensors: list[tupl
     # What is stretched beyond what suffices costs as much as any that could wait longer: its cost justifies it.
     stretched = [load for load, every, most in zip(loads, kept, enough, strict=True) if every > most * (1 + 1e-9)]
     assert all(load >= other * (1 - 1e-6) for load in stretched for other in spent_on)
-    assert kept == wished or sum(cost / wish for cost, wish in zip(costs, wished, strict=True)) > budget
+    assert kept == pytest.approx(wished) or sum(cost / wish for cost, wish in zip(costs, wished, strict=True)) > budget
 
 
 def test_nothing_waits_in_vain_for_what_cannot_wait() -> None:
@@ -132,7 +132,7 @@ def test_dear_calls_keep_within_the_budget_and_leave_power_its_grid(dear: Sample
         assert sensors["nvml.fields", gpu]["asked_every_s"] <= 0.06 + 1e-9
         assert sensors["nvml.memory", gpu]["asked_every_s"] <= 0.2 + 1e-9
         assert sensors["nvml.clocks", gpu]["asked_every_s"] <= 0.1 + 1e-9
-        assert sensors["nvml.temperature", gpu]["asked_by"] == "native period"
+        assert sensors["nvml.temperature", gpu]["asked_every_s"] <= 1.0
         for name, cost in {"nvml.energy": ENERGY, "nvml.gpm": GPM}.items():
             found = sensors[name, gpu]
             assert found["asked_by"] == "budget"
