@@ -30,7 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from job_table import JOBS  # noqa: E402
 
-from membound.measure.worker import Rank, _join  # noqa: E402
+from membound.measure.worker import Rank, join  # noqa: E402
 from membound.measure.worker_weights import quickly  # noqa: E402
 from membound.programs import registry  # noqa: E402
 from membound.programs.world import Unwatched, World  # noqa: E402
@@ -84,7 +84,7 @@ def _rank(out: Path, name: str) -> None:
     device = torch.device("cuda", rank.local)
     torch.cuda.set_device(device)
     torch.zeros(1, device=device)
-    _join(job, device)
+    join(job, device)
     program = registry.program(job, dict(catalogue.model_entry(job.model, job.allow_code).config))
     recorder = _Recorder(quickly(device if job.recipe.method != "qlora" else None))
     world = World(device, rank=rank.rank, size=rank.size, per_node=rank.per_node, watcher=recorder)

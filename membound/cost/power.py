@@ -56,7 +56,7 @@ class Energy:
 # 4096^3 at 769 and 778 TFLOP/s (validation/kernels/h200.csv): 0.90 pJ, and 0.70 and 0.69 held at 650 and 648. An H100 is the same die.
 _HOPPER: Final = Energy(55.0, 0.90e-12, 10.5e-12, 260e-12, 140e-12, 100e-12, 54e-12, 0.12, "energy per operation and byte measured on an H100")
 
-# The same on two H200, whose HBM3e takes less a byte (validation/kernels/h200.csv, family power). 130 W with a context. Products of 8192^3, 4096^3
+# The same on two H200, whose HBM3e takes less a byte (validation/kernels/h200.csv, first card). 130 W with a context. Products of 8192^3, 4096^3
 # and 2048^3: 680, 683 and 681 W at 662, 661 and 666 TFLOP/s, at core clocks of 1455 to 1740 MHz. A copy: 569 W at 4.24 TB/s; a sum: 640 W at 4.30;
 # zero_: 347 W at 3.37; a weight of 16384^2 read by 16 rows: 641 W at 4.48 TB/s. SiLU of bf16: 679 W out of HBM at 3.69 TB/s, 483 W out of the L2 at
 # 3.16. A copy within the L2: 378 W at 5.0 TB/s. fp32 products: 679 W at 50 TFLOP/s.

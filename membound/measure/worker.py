@@ -104,7 +104,7 @@ def _run(plan: Plan, rank: Rank, notes: marks.Marks, where: dict[str, Any]) -> N
     notes.note("rank", rank=rank.rank, local=rank.local, size=rank.size, per_node=rank.per_node, node=options.nodes.rank, **_hardware(device))
     _limit(options.host_limit)
     _make_context(device, notes)
-    _join(job, device)
+    join(job, device)
     program = registry.program(job, dict(plan.config))
     # Transformers loads this when it is first touched: code is no tensor.
     _ = transformers.AutoModelForCausalLM
@@ -152,7 +152,7 @@ def _make_context(device: torch.device, notes: marks.Marks) -> None:
     notes.note("context", reserved=torch.cuda.memory_reserved(device), used=used_memory(_uuid(device)))
 
 
-def _join(job: Job, device: torch.device) -> None:
+def join(job: Job, device: torch.device) -> None:
     """Meet the other ranks, where the engine needs a process group, be it of one."""
     if job.recipe.engine == "none":
         return

@@ -96,10 +96,12 @@ def speed_of(gpu: Gpu, limit: float, arithmetic: float, seconds: float, done: Lo
 def test_what_holds_a_step_back_is_arithmetic(tiny_job: Job) -> None:
     replayer = Predictor().replayer(tiny_job, 1)
     machine = catalogue.machine("h200")
-    # As little power as makes the smallest job feel it.
-    tight = machine.model_copy(update={"gpu": machine.gpu.model_copy(update={"power": machine.gpu.power.model_copy(update={"limit": 190.0})})})
+    # Little more than the board draws at rest: the smallest job feels it.
+    limit = float(board_power(machine.gpu, Load(*[NOTHING] * 7))[0]) + 1.0
+    tight = machine.model_copy(update={"gpu": machine.gpu.model_copy(update={"power": machine.gpu.power.model_copy(update={"limit": limit})})})
     free, slow = replayer.on(machine).prices, replayer.on(tight).prices
     more = slow.table - free.table
     assert np.allclose(slow.table[0], slow.table[1:].sum(axis=0))
     assert (more[0] >= -1e-15).all()
+    assert more[0].max() > 0
     assert np.allclose(more[0], more[ROW["compute"]])
