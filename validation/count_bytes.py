@@ -1,10 +1,12 @@
 """HBM bytes of one optimizer step, kernel by kernel, by Nsight Compute: what NVML's GPM tells of the same job is held against their sum.
 
     python validation/count_bytes.py OUT NAME [NAME ...] [--seconds 180]      jobs of job_table.py, into OUT/counts.json
+    python validation/count_bytes.py OUT NAME [NAME ...] --layers 4           the same models with so few layers, as NAME@4
 
 The Program runs by itself under `ncu`; one step, its fourth, is profiled: each kernel alone, in one pass (the two counters fit one), caches and
-clocks left as they are (`--cache-control none --clock-control none`). Kernels alone take longer than in a stream, so of times only their sum by
-the profiler is kept. Copies and fills by the driver are no kernels and are not counted. Needs permission to read counters.
+clocks left as they are (`--cache-control none --clock-control none`). Copies and fills by the driver are no kernels and are not counted. Every
+kernel in its order, with what it read, wrote and took alone, goes into OUT/NAME.kernels.parquet. A model of few layers has each kind of kernel
+that the whole one has, in the same order, and takes a tenth of the time. Needs permission to read counters.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "validation")]
 
@@ -32,6 +37,7 @@ METRICS = {"read": "dram__bytes_read.sum", "write": "dram__bytes_write.sum", "se
 # Kernels that are named one by one in the result.
 NAMED = 40
 COUNTS = "counts.json"
+SEQUENCE = ".kernels.parquet"
 
 
 class Stopped(Exception):
@@ -42,16 +48,16 @@ def main() -> int:
     """Profile the named jobs, or be the process that is profiled."""
     asked = _arguments()
     if asked.step:
-        _profiled(asked.names[0])
+        _profiled(asked.names[0], asked.layers)
         return 0
     out = Path(asked.out)
     out.mkdir(parents=True, exist_ok=True)
-    failed = [name for name in asked.names if not count(name, out, asked.seconds)]
+    failed = [name for name in asked.names if not count(name, out, asked.seconds, asked.layers)]
     return int(bool(failed))
 
 
-def count(name: str, out: Path, seconds: float) -> bool:
-    """Profile one job into `out`/counts.json; whether it went well."""
+def count(name: str, out: Path, seconds: float, layers: int = 0) -> bool:
+    """Profile one job into `out`/counts.json and its kernels beside it; whether it went well. Of `layers`, if given, instead of the model's."""
     ncu = profiler()
     if ncu is None:
         sys.exit("count_bytes: Nsight Compute's ncu is not on the PATH")
@@ -60,7 +66,7 @@ def count(name: str, out: Path, seconds: float) -> bool:
         command = [
             ncu, "--profile-from-start", "off", "--clock-control", "none", "--cache-control", "none", "--target-processes", "application-only",
             "--metrics", ",".join(METRICS.values()), "--csv", "--page", "raw", "--print-units", "base", "--print-kernel-base", "function",
-            "--log-file", str(log), sys.executable, str(Path(__file__).resolve()), str(out), name, "--step",
+            "--log-file", str(log), sys.executable, str(Path(__file__).resolve()), str(out), name, "--step", "--layers", str(layers),
         ]  # fmt: skip
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=max(seconds, 1.0))
@@ -72,6 +78,9 @@ def count(name: str, out: Path, seconds: float) -> bool:
             # Kernels before that are not a whole step.
             why, rows = f"ended after its time limit of {seconds:.0f} s", []
     found = summed(rows) if rows else {"failed": why}
+    name = f"{name}@{layers}" if layers else name
+    if rows:
+        pq.write_table(pa.Table.from_pylist(rows), out / f"{name}{SEQUENCE}", compression="zstd")
     path = out / COUNTS
     before = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps({**before, name: found}, indent=1) + "\n")
@@ -117,7 +126,16 @@ def _line(found: dict[str, Any]) -> str:
     return f"{found['kernels']} kernels  {found['read'] / 1e9:.2f} GB read  {found['write'] / 1e9:.2f} GB written  {found['seconds'] * 1e3:.1f} ms"
 
 
-def _profiled(name: str) -> None:
+def shallow(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """A model's configuration with so many layers."""
+    names = {"num_hidden_layers": layers, "n_layer": layers, "n_layers": layers}
+    changed = {key: names.get(key, value) for key, value in config.items()}
+    if isinstance(changed.get("layer_types"), list):
+        changed["layer_types"] = changed["layer_types"][:layers]
+    return changed
+
+
+def _profiled(name: str, layers: int) -> None:
     """The Program of a job on GPU 0, one step of it between the profiler's marks."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
@@ -151,7 +169,8 @@ def _profiled(name: str) -> None:
                 raise Stopped
 
     world = World(device=device, watcher=Watcher())
-    program = registry.program(job, dict(catalogue.model_entry(job.model, job.allow_code).config))
+    config = dict(catalogue.model_entry(job.model, job.allow_code).config)
+    program = registry.program(job, shallow(config, layers) if layers else config)
     with contextlib.suppress(Stopped):
         program.run(world, STEP + 1, program.batches(world))
 
@@ -161,6 +180,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("out", help="folder of the result")
     parser.add_argument("names", nargs="+", metavar="NAME", help="jobs of job_table.py on one GPU")
     parser.add_argument("--seconds", type=float, default=180.0, help="time that one job may take")
+    parser.add_argument("--layers", type=int, default=0, help="take so many of each model's layers")
     parser.add_argument("--step", action="store_true", help="be the process that is profiled")
     return parser.parse_args()
 

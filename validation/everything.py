@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "validation")]
 
 import count_bytes  # noqa: E402
 import measure_jobs  # noqa: E402
-from job_table import COUNTED, JOBS, MORE, OVERHEAD, TINY, TWENTY_FOUR  # noqa: E402
+from job_table import CLASSES, COUNTED, JOBS, MORE, OVERHEAD, TINY, TWENTY_FOUR  # noqa: E402
 
 from membound.errors import MemboundError  # noqa: E402
 from membound.measure import here  # noqa: E402
@@ -144,7 +144,7 @@ def overhead(call: Call) -> str:
 
 def jobs(call: Call) -> str:
     """The 24 jobs, and more where time is left. In a rehearsal the tiny ones, on the processor."""
-    wanted, source = (TINY, RECORDED) if call.rehearse else ({name: JOBS[name] for name in (*TWENTY_FOUR, *MORE)}, Source())
+    wanted, source = (TINY, RECORDED) if call.rehearse else ({name: JOBS[name] for name in (*TWENTY_FOUR, *MORE, *CLASSES)}, Source())
     if call.rehearse:
         print("\n".join(f"{name:45} skipped: needs a GPU" for name in TWENTY_FOUR))
     return ", ".join(measure_jobs.measure_all(wanted, call.out, call.left, source=source))

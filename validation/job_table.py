@@ -19,6 +19,11 @@ def zero(model: str, rows: int, length: int, stage: int, **recipe: Any) -> dict[
     return job(model, rows, length, gpus=2, engine="deepspeed", zero_stage=stage, **recipe)
 
 
+def of_class(model: str, rows: int, data: dict[str, Any], **recipe: Any) -> dict[str, Any]:
+    """A model of the report's other classes, on one GPU."""
+    return {"model": model, "data": data, "recipe": {"micro_batch": rows, "precision": "fp16-mixed", **recipe}, "gpus": 1}
+
+
 QUERY = {"targets": ["query_key_value"]}
 JOBS: dict[str, dict[str, Any]] = {
     # The report's techniques on 7B, and what brings their memory down.
@@ -61,6 +66,14 @@ JOBS: dict[str, dict[str, Any]] = {
     "llama-2-13b-qlora-4x512-recompute": job("llama-2-13b", 4, 512, method="qlora", recompute="full"),
     # Too large for 80 GB: out of memory is a result.
     "llama-7b-full-mixed-4x512": job("llama-7b", 4, 512),
+    # The report's other classes, as the study has them (`membound/study/data/hbm_fine_tuning/jobs`), each on one GPU.
+    "bert-large-16x512x4": of_class("bert-large", 16, {"seq_len": 512}, optimizer="lamb", accumulation=4, learning_rate=0.004),
+    "t5-large-16x512": of_class("t5-large", 16, {"seq_len": 512}, precision="bf16-mixed", optimizer="adafactor", learning_rate=0.001),
+    "gnmt-128x50": of_class("gnmt", 128, {"seq_len": 50}, optimizer="adamw", learning_rate=0.002),
+    "resnet-50-256": of_class("resnet-50", 256, {"image_size": 224}, optimizer="sgd-momentum", learning_rate=0.256),
+    "ssd-128": of_class("ssd", 128, {"image_size": 300}, optimizer="sgd-momentum", learning_rate=0.0027),
+    "mask-rcnn-4": of_class("mask-rcnn", 4, {"image_size": 800}, optimizer="sgd-momentum", learning_rate=0.005),
+    "ncf-131072": of_class("ncf", 131072, {"samples": True}, optimizer="adamw", learning_rate=0.0045),
     # Two GPUs.
     "2x-llama-3.2-1b-ddp-4x1024": job("llama-3.2-1b", 4, 1024, gpus=2, engine="ddp"),
     "2x-llama-3.2-1b-fsdp-4x1024": job("llama-3.2-1b", 4, 1024, gpus=2, engine="fsdp"),
@@ -98,6 +111,9 @@ MORE = (
     "llama-3.2-1b-full-mixed-2x1024x4", "llama-2-13b-qlora-4x512-recompute", "llama-3.2-1b-full-bf16-alpaca-8", "2x-llama-3.2-3b-fsdp-4x1024",
 )  # fmt: skip
 """Where time is left: the report's own techniques, and kinds of job that the others do not have."""
+
+CLASSES = ("bert-large-16x512x4", "t5-large-16x512", "gnmt-128x50", "resnet-50-256", "ssd-128", "mask-rcnn-4", "ncf-131072")
+"""The report's other classes that one GPU holds: all but DLRM, whose tables take 96 GB, and BLOOM."""
 
 COUNTED = ("llama-3.2-1b-full-mixed-4x1024", "llama-7b-lora-4x512", "llama-7b-full-fused-4x2048-recompute")
 """Whose HBM bytes are counted as well, where that is permitted."""

@@ -46,6 +46,9 @@ REAL = Source()
 RESULTS = "results.jsonl"
 # Time that the counted steps of a job should take together, s: a hundred of the driver's slowest readings.
 MEASURED = 8.0
+# Steps before those that count: the first ones make optimizer states and choose kernels; where rows differ in length, cuDNN builds a graph for each
+# length that it meets, which fine-tuning is done with after some hundreds of its thousands of steps.
+WARM_UP, WARM_UP_LENGTHS = 3, 300
 # What a step is taken to need before anything is known, to choose how many steps: rough, and only for that.
 RATE, BANDWIDTH, LAUNCHES = 350e12, 2.0e12, 0.05
 
@@ -96,7 +99,7 @@ def measure(title: str, written: dict[str, Any], hbm: str, limit: float, out: Pa
     at, folder = time.monotonic(), out / f"running-{uuid.uuid4().hex[:8]}"
     job = Job.model_validate({**written, "recipe": dict(written["recipe"])})
     launcher: Any = "torchrun" if job.gpus > 1 else "alone"
-    options = Options(steps=steps_of(written), warm_up=3, weights="gpu", launcher=launcher, time_limit=limit, hbm=hbm)
+    options = Options(steps=steps_of(written), warm_up=warm_up(written), weights="gpu", launcher=launcher, time_limit=limit, hbm=hbm)
     error = None
     try:
         run = door.measure(job, folder, options, source=source)
@@ -134,22 +137,28 @@ def line(run: Run) -> str:
     )
 
 
+def warm_up(written: dict[str, Any]) -> int:
+    """Steps before those that count."""
+    return WARM_UP_LENGTHS if "lengths" in written["data"] else WARM_UP
+
+
 def steps_of(written: dict[str, Any]) -> int:
-    """As many steps as fill `MEASURED` seconds by a rough guess, after three of warm-up."""
+    """As many steps as fill `MEASURED` seconds by a rough guess, after those of warm-up."""
     recipe, entry = written["recipe"], catalogue.model(written["model"])
     parameters = float(entry.parameters or 1e9)
-    tokens = recipe["micro_batch"] * recipe.get("accumulation", 1) * written["data"].get("seq_len", 256)
+    samples = "samples" in written["data"]
+    tokens = recipe["micro_batch"] * recipe.get("accumulation", 1) * (1 if samples else written["data"].get("seq_len", 256))
     work = (4 if recipe.get("method", "full") != "full" else 6) + (2 if recipe.get("recompute") else 0)
     rate = RATE / (8 if recipe.get("precision") == "fp32" else 1)
     states = 0.0 if recipe.get("method", "full") != "full" else 30.0 * parameters / BANDWIDTH
     slow = 20.0 if "offload" in recipe else 1.0
     guess = (work * parameters * tokens / rate + states + LAUNCHES) * slow
-    return 3 + max(6, min(40, round(MEASURED / guess)))
+    return warm_up(written) + max(6, min(400 if samples else 160, round(MEASURED / guess)))
 
 
 def limit(written: dict[str, Any], asked: float) -> float:
     """Time that a job may take, s. The first with an offloaded optimizer compiles it; 4-bit weights come from dense ones on the host."""
-    slow = written["gpus"] > 1 or written["recipe"].get("method") == "qlora"
+    slow = written["gpus"] > 1 or written["recipe"].get("method") == "qlora" or "lengths" in written["data"]
     return asked * (3.0 if "offload" in written["recipe"] else 2.0 if slow else 1.0)
 
 

@@ -9,9 +9,22 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
+
+from membound.cost.law import Array
+
 FORWARD: Final = 40.3e-3
 """s; once for all layers, which share the shape."""
 BACKWARD: Final = 47.8e-3
 """s; likewise."""
 STEP: Final = FORWARD + BACKWARD
 """s; of a step of one micro-step."""
+
+
+def first_met(likely: Array, before: int, steps: int) -> float:
+    """Share of `steps`, after so many `before` them, whose length has not come up yet, where lengths are as `likely` as that; expected.
+
+    Args: `likely` has the probability of each length, [lengths], sum 1.
+    """
+    at = np.arange(before, before + steps)
+    return float((likely * (1 - likely) ** at[:, None]).sum() / steps)

@@ -18,6 +18,9 @@ from membound.measure.plan import Plan
 from membound.run.quantities import quantity
 from membound.run.schema import Missing, Value
 
+MEANS_BETWEEN: Final = frozenset({"gpm"})
+"""Tiers whose readings are means since the reading before."""
+
 Values = dict[str, Value | Missing]
 Floats = npt.NDArray[np.float64]
 
@@ -129,6 +132,17 @@ class Evidence:
         kept = rows.filter(keep)
         return kept["time"].to_numpy(), kept[name].cast(pa.float64()).to_numpy()
 
+    def means(self, table: str, name: str, of: int | None, inside: Window) -> tuple[Floats, Floats]:
+        """Readings of a curve inside a window, and the time that each stands for, s.
+
+        A reading that is itself a mean, between two snapshots, counts where both lie inside: one that began before the window tells of what
+        was before it as well. Others count each tick once.
+        """
+        if self.origin(table, name)[0] not in MEANS_BETWEEN:
+            _, values = self.curve(table, name, of, inside)
+            return values, np.ones(len(values))
+        return _inside(*self.curve(table, name, of), self.origin(table, name)[2] or 0.0, inside)
+
     def origin(self, table: str, name: str) -> tuple[str, str, float | None]:
         """Tier, source in words and native period of a curve; empty where nobody says."""
         for row in self._origins:
@@ -151,6 +165,21 @@ class Evidence:
     def _origins(self) -> list[dict[str, Any]]:
         table = self.tables.get("curves")
         return table.to_pylist() if table is not None else []
+
+
+def _inside(times: Floats, values: Floats, period: float, window: Window) -> tuple[Floats, Floats]:
+    """Of rows that repeat each mean until the next one, new every `period` s or so: those means that are of `window` alone, and their lengths, s."""
+    new = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
+    if not new.size:
+        return np.empty(0), np.empty(0)
+    means, ends = values[new], times[new]
+    # The same value for longer than a period is several means in turn, all alike.
+    lasts = np.maximum(ends, np.append(times[new[1:] - 1], times[-1]) - period)
+    begins = np.concatenate([ends[:1], lasts[:-1]])
+    first = np.where((begins >= window.start) & (ends <= window.end), ends - begins, 0.0)
+    later = np.maximum(np.minimum(lasts, window.end) - np.maximum(ends, window.start), 0.0)
+    known = first + later > 0
+    return means[known], (first + later)[known]
 
 
 def exact(name: str, number: float, basis: str) -> Value:

@@ -41,6 +41,17 @@ def gpus() -> list[str]:
     return [found[int(word)] if word.isdigit() and int(word) < len(found) else found[0] for word in asked] if found else []
 
 
+def numbers(ranks: int) -> list[int] | None:
+    """Numbers, as the driver counts them, of the GPUs that a job of so many ranks on this node uses; None where they cannot be told."""
+    visible, found = os.environ.get("CUDA_VISIBLE_DEVICES"), _driver_names()
+    # CUDA puts the quickest first, the driver counts by the bus: where all are alike that is the same.
+    if len(set(found)) != 1 or os.environ.get("CUDA_DEVICE_ORDER", "") not in {"", "FASTEST_FIRST", "PCI_BUS_ID"}:
+        return None
+    words = [str(number) for number in range(len(found))] if visible is None else [word.strip() for word in visible.split(",")]
+    used = words[:ranks]
+    return [int(word) for word in used] if len(used) == ranks and all(word.isdigit() and int(word) < len(found) for word in used) else None
+
+
 def _driver_names() -> list[str]:
     try:
         import pynvml

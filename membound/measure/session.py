@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, Literal
 
-from membound.measure import kernel_kills, launch, marks, watch
+from membound.measure import here, kernel_kills, launch, marks, watch
 from membound.measure.place import Place, write_json
 from membound.measure.plan import Plan
 from membound.measure.recording import Recording
@@ -42,9 +42,17 @@ def run(
 def _sampling(place: Place, plan: Plan, source: Source) -> Iterator[None]:
     options = plan.options
     hbm: Literal["auto", "pm"] = "pm" if options.hbm == "pm" else "auto"
-    sampler = Recording(place.samples, source, options.period, max(1.0, options.period), hbm=hbm) if options.sampled else nullcontext()
+    period, gpus = options.period, _gpus(plan, source)
+    sampler = Recording(place.samples, source, period, max(1.0, period), gpus, hbm) if options.sampled else nullcontext()
     with sampler:
         yield
+
+
+def _gpus(plan: Plan, source: Source) -> list[int] | None:
+    """Which GPUs to sample: a Job's own, since each costs the sampler its calls; all where a command may use any of them."""
+    if plan.command is not None or plan.device != "cuda" or source != _REAL:
+        return None
+    return here.numbers(int(plan.job["gpus"]) // plan.options.nodes.count)
 
 
 def _job(place: Place, plan: Plan, held: Held, on_step: Callable[[Step], None]) -> Ended:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from membound import units
-from membound.measure.evidence import NO_STEPS, Evidence, Floats, Values, Window, exact, spread
+from membound.measure.evidence import MEANS_BETWEEN, NO_STEPS, Evidence, Floats, Values, Window, exact, spread
 from membound.run.schema import Missing, Value
 
 # Data transfers per memory clock as NVIDIA's driver states that clock, for HBM and GDDR alike: 2619 MHz x 2 x 5120 bit is an H100's 3.35 TB/s
@@ -15,6 +16,8 @@ from membound.run.schema import Missing, Value
 _TRANSFERS: Final = 2
 # Readings of a counter that make a difference.
 _READINGS: Final = 2
+# Share of a window that may lie between the readings around its ends: there a counter is only taken to grow evenly.
+_GUESSED: Final = 0.5
 # Quantity, table and curve of each mean over the counted steps.
 _MEANS: Final = {
     "gpu.busy": ("gpu", "busy"),
@@ -50,15 +53,32 @@ def per_gpu(evidence: Evidence, curve: str) -> list[tuple[Floats, Floats]]:
     return [each for each in found if each[0].size]
 
 
+def means_per_gpu(evidence: Evidence, curve: str) -> Floats:
+    """Mean of a curve over the window, of each GPU that the job used and that has any."""
+    return _means(evidence, "gpu", curve, evidence.gpus)
+
+
+def _means(evidence: Evidence, table: str, curve: str, keys: Sequence[int | None]) -> Floats:
+    found = [evidence.means(table, curve, key, evidence.window) for key in keys]
+    return np.array([float(np.average(values, weights=seconds)) for values, seconds in found if values.size])
+
+
 def _mean(evidence: Evidence, name: str, table: str, curve: str) -> Value | Missing:
-    if table == "gpu":
-        means = np.array([float(each.mean()) for _, each in per_gpu(evidence, curve)])
-    else:
-        _, each = evidence.curve(table, curve, inside=evidence.window)
-        means = np.array([float(each.mean())]) if each.size else np.empty(0)
+    means = _means(evidence, table, curve, evidence.gpus if table == "gpu" else [None])
     if not means.size:
-        return Missing(evidence.reason(table, curve))
+        return Missing(_no_mean(evidence, table, curve))
     return spread(name, float(means.mean()), means, f"{_basis(evidence, table, curve)}, mean over {_when(evidence)}")
+
+
+def _no_mean(evidence: Evidence, table: str, curve: str) -> str:
+    """Why a curve has no mean over the counted steps."""
+    tier, source, period = evidence.origin(table, curve)
+    window = evidence.window
+    if tier not in MEANS_BETWEEN or not any(evidence.curve(table, curve, gpu)[0].size for gpu in evidence.gpus):
+        return evidence.reason(table, curve)
+    every = f", new every {units.show(period, 's', 2)}" if period else ""
+    counted = units.show(window.end - window.start, "s", 2)
+    return f"{source}{every}: none is of the {counted} of the counted steps alone (cure: more --steps)"
 
 
 def _peak(evidence: Evidence, name: str, curve: str) -> Value | Missing:
@@ -97,13 +117,14 @@ def _a_step(evidence: Evidence, name: str, rates: Floats, basis: str) -> Value |
 def _from_share(evidence: Evidence) -> Values:
     reason = Missing(evidence.reason("gpu", "hbm.read"))
     found: Values = dict.fromkeys(("hbm.traffic.read", "hbm.traffic.write", "hbm.bandwidth.mean", "hbm.bandwidth.peak"), reason)
-    shares, peak = per_gpu(evidence, "hbm.utilisation"), _peak_bandwidth(evidence)
-    if not shares or peak is None:
+    shares, peak = means_per_gpu(evidence, "hbm.utilisation"), _peak_bandwidth(evidence)
+    if not shares.size or peak is None:
         return found
     basis = f"{_basis(evidence, 'gpu', 'hbm.utilisation')}, times the peak bandwidth at the memory clock"
-    means = np.array([float(each.mean()) for _, each in shares]) * peak
+    highest = [float(evidence.means("gpu", "hbm.utilisation", gpu, evidence.window)[0].max(initial=0.0)) for gpu in evidence.gpus]
+    means = shares * peak
     found["hbm.bandwidth.mean"] = spread("hbm.bandwidth.mean", float(means.mean()), means, f"{basis}, mean over {_when(evidence)}")
-    found["hbm.bandwidth.peak"] = exact("hbm.bandwidth.peak", max(float(each.max()) for _, each in shares) * peak, f"{basis}, highest reading")
+    found["hbm.bandwidth.peak"] = exact("hbm.bandwidth.peak", max(highest) * peak, f"{basis}, highest reading")
     return found
 
 
@@ -140,17 +161,23 @@ def _energy(evidence: Evidence) -> Value | Missing:
 
 
 def _counted(times: Floats, counter: Floats, window: Window) -> float | None:
-    """Mean increase per s of a counter inside `window`; None where it has no two readings there. Between readings it is taken to grow evenly."""
+    """Mean increase per s of a counter inside `window`; None where it has too few readings there. Between readings it is taken to grow evenly."""
     # Rows repeat a reading until the next one: only where it changed was it read.
     read = np.flatnonzero(np.diff(counter, prepend=np.nan) != 0)
     times, counter = times[read], counter[read]
     if times.size < _READINGS:
         return None
     begin, end = max(window.start, float(times[0])), min(window.end, float(times[-1]))
-    if end <= begin:
+    if end <= begin or _straddling(times, begin) + _straddling(times, end) > _GUESSED * (end - begin):
         return None
     first, last = np.interp([begin, end], times, counter)
     return float(last - first) / (end - begin)
+
+
+def _straddling(times: Floats, moment: float) -> float:
+    """Time between the readings before and after `moment`, s; 0 where one was then."""
+    after = int(np.searchsorted(times, moment))
+    return 0.0 if times[min(after, times.size - 1)] == moment else float(times[after] - times[after - 1])
 
 
 def _basis(evidence: Evidence, table: str, curve: str) -> str:

@@ -40,7 +40,7 @@ class _Quick(TorchFunctionMode):
     ) -> Any:
         options = dict(kwargs or {})
         target = args[0] if args else options.get("tensor")
-        if function not in _DRAWS or not isinstance(target, torch.Tensor) or target.device.type != "cpu" or target.numel() <= _BLOCK:
+        if not _draws(function) or not isinstance(target, torch.Tensor) or target.device.type != "cpu" or target.numel() <= _BLOCK:
             return function(*args, **options)
         return self._fill(target, _spread(function, target, args, options))
 
@@ -58,12 +58,19 @@ class _Quick(TorchFunctionMode):
         return target
 
 
-_DRAWS: Final = {torch.nn.init.normal_, torch.nn.init.trunc_normal_, torch.nn.init.kaiming_uniform_, torch.Tensor.normal_}
+_NAMES: Final = frozenset({"normal_", "trunc_normal_", "kaiming_uniform_"})
+# While Transformers makes a model it puts functions of its own in the place of `torch.nn.init`'s, and those are what is seen here.
+_MODULES: Final = frozenset({"torch.nn.init", "transformers.initialization"})
+
+
+def _draws(function: Callable[..., Any]) -> bool:
+    """Whether `function` fills a tensor with random numbers of a spread that is known here."""
+    return function is torch.Tensor.normal_ or (getattr(function, "__name__", "") in _NAMES and getattr(function, "__module__", "") in _MODULES)
 
 
 def _spread(function: Callable[..., Any], target: torch.Tensor, args: tuple[Any, ...], options: Mapping[str, Any]) -> float:
-    """The standard deviation that `function`, one of `_DRAWS`, would draw with."""
-    if function is torch.nn.init.kaiming_uniform_:
+    """The standard deviation that `function`, one that `_draws`, would draw with."""
+    if function.__name__ == "kaiming_uniform_":
         # As a linear layer draws it: uniform within 1 / sqrt(inputs), whose variance is a third of that squared.
         return float((3.0 * target.shape[-1]) ** -0.5)
     return float(args[2] if len(args) > 2 else options.get("std", 1.0))

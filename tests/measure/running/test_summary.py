@@ -57,11 +57,13 @@ def lines_of(rank: int, slower: float = 0.0) -> list[dict[str, Any]]:
     return [{**line, "t": int(line["t"] * 1e9)} for line in found]
 
 
-def evidence(table: pa.Table, origins: dict[str, str], lines: dict[int, list[dict[str, Any]]] | None = None, **changes: Any) -> Evidence:
-    """Evidence of a job on two H100s."""
+def evidence(
+    table: pa.Table, origins: dict[str, str], lines: dict[int, list[dict[str, Any]]] | None = None, period: float = 0.02, **changes: Any
+) -> Evidence:
+    """Evidence of a job on two H100s, whose sensors have something new every `period` s."""
     machine = catalogue.machine("hgx-h100").with_gpus(2).model_dump(mode="json")
     plan = Plan({"gpus": 2, "recipe": {}}, machine, {}, "cuda", Options(), {}, 0, {"host": {"capacity": 64 * GIB}})
-    rows = [{"table": "gpu", "curve": curve, "tier": tier, "source": "a sensor", "period": 0.02, "missing": 0} for curve, tier in origins.items()]
+    rows = [{"table": "gpu", "curve": curve, "tier": tier, "source": "a sensor", "period": period, "missing": 0} for curve, tier in origins.items()]
     host = pa.table({"time": [0.0, 1.0, 2.0, 8.0], "node": [0] * 4, "memory.used": [8.0 * GIB, 9.0 * GIB, 20.0 * GIB, 30.0 * GIB]})
     said = lines or {rank: lines_of(rank, slower=rank / 20) for rank in range(2)}
     cards = [{"gpu": at, "uuid": uuid, "memory_total_b": 80.0 * GIB} for at, uuid in enumerate(UUIDS)]
@@ -154,6 +156,35 @@ def test_the_driver_knows_its_memory_bus_better_than_the_catalogue() -> None:
     values = summarise(evidence(table, {"hbm.utilisation": "gpm"}, manifest={"hardware": {"gpus": cards}}))
     # The machine of the plan is of H100s, of 5120 bit.
     assert number(values, "hbm.bandwidth.mean") == pytest.approx(0.5 * 3.201e9 * 2 * 6016 / 8)
+
+
+def busy_since_last(*read_at: float) -> Any:
+    """What a sensor that is read at these moments says, each time the mean since the time before, where a GPU is busy from 4.3 s on."""
+    ends, begins = np.array(read_at), np.array([0.0, *read_at[:-1]])
+    means = 0.8 * np.clip(ends - np.maximum(begins, 4.3), 0, None) / (ends - begins)
+    last = np.searchsorted(ends, TIMES + 1e-9) - 1
+    return np.where(last < 0, np.nan, means[last])
+
+
+@pytest.mark.parametrize("read_at", [(0.5, 2.5, 4.5, 6.5, 8.5), (1.5, 5.5, 9.5), (2.0, 4.0, 5.0, 7.0, 9.0)])
+def test_a_mean_that_began_before_the_counted_steps_is_not_counted(read_at: tuple[float, ...]) -> None:
+    values = summarise(evidence(gpu_table(busy=busy_since_last(*read_at)), {"busy": "gpm"}, period=read_at[1] - read_at[0]))
+    assert number(values, "gpu.busy") == pytest.approx(0.8)
+
+
+def test_where_no_mean_is_of_the_counted_steps_alone_there_is_no_value() -> None:
+    values = summarise(evidence(gpu_table(busy=busy_since_last(1.0, 9.0)), {"busy": "gpm"}, period=8.0))
+    value = values["gpu.busy"]
+    assert isinstance(value, Missing)
+    assert value.reason == "a sensor, new every 8.0 s: none is of the 5.5 s of the counted steps alone (cure: more --steps)"
+
+
+def test_a_counter_read_too_seldom_leaves_energy_to_power() -> None:
+    # Idle until the first counted step, and read at 1, 5 and 9 s: evenly spread, half of what was used from 5 s on would be put before.
+    counter = 1e6 + 500.0 * np.maximum(TIMES - 4.4, 0)
+    seldom = counter[np.searchsorted(TIMES, 4 * np.floor((TIMES - 1) / 4) + 1 - 1e-9).clip(0, TIMES.size - 1)]
+    values = summarise(evidence(gpu_table(power=500.0, energy=seldom), {"power": "nvml", "energy": "nvml"}, period=4.0))
+    assert number(values, "gpu.energy.step") == pytest.approx(500.0 * (7 * STEP - 0.05) / 7)
 
 
 def test_memory_as_torch_and_the_driver_see_it() -> None:

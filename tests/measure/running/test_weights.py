@@ -46,3 +46,24 @@ def test_a_device_may_be_chosen_for_all_that_is_made() -> None:
     with quickly(torch.device("meta")):
         assert nn.Linear(4, 4).weight.device.type == "meta"
     assert nn.Linear(4, 4).weight.device.type == "cpu"
+
+
+def test_a_model_of_transformers_draws_no_large_tensor() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    drawn: list[int] = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten.normal_.default:
+                drawn.append(args[0].numel())
+            return function(*args, **(kwargs or {}))
+
+    config = LlamaConfig(hidden_size=512, intermediate_size=1024, num_hidden_layers=1, num_attention_heads=4, vocab_size=1000)
+    with quickly(None), Watching():
+        model = LlamaForCausalLM(config)
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert weight.numel() > 131_071
+    assert weight.std().item() == pytest.approx(config.initializer_range, rel=0.02)
+    assert max(drawn, default=0) <= 131_071

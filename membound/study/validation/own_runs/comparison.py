@@ -17,7 +17,8 @@ from typing import Any, Final
 from membound.cost import cudnn_graphs
 from membound.cost.dispatch import prefers_cudnn
 from membound.errors import MemboundError, RecordError
-from membound.spec import catalogue, fields
+from membound.replay import lengths as replay_lengths
+from membound.spec import catalogue, fields, lengths
 from membound.spec.job import Job
 from membound.spec.machine import Machine
 from membound.study.predicting import Predictor
@@ -170,7 +171,7 @@ def _compared(
     measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
     predicted[TRAFFIC] = _both_ways(predicted)
     varies = job.data.seq_len is None
-    if varies and prefers_cudnn(machine.gpu):
+    if varies and prefers_cudnn(machine.gpu) and _mostly_new(job, about):
         predicted["step.time"] = {key: value + cudnn_graphs.STEP if key in _ENDS else value for key, value in predicted["step.time"].items()}
     pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
     known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
@@ -183,6 +184,16 @@ def _technique(job: Job) -> str:
         return recipe.method
     offloads = {recipe.offload.optimizer, recipe.offload.params} != {"none"}
     return (f"zero-{recipe.zero_stage}" if recipe.engine == "deepspeed" else recipe.engine) + (" with offload" if offloads else "")
+
+
+def _mostly_new(job: Job, about: dict[str, Any]) -> bool:
+    """Whether half or more of the steps that were counted met a row length that had not come up: the median step is then one of those."""
+    name = job.data.lengths
+    if name is None:
+        return False
+    _, likely = replay_lengths.of(job, lengths.stored(name)).longest_of(job.recipe.micro_batch)
+    options = about.get("options", {})
+    return cudnn_graphs.first_met(likely, int(options.get("warm_up", 0)), int(about.get("counted_steps") or 1)) >= 0.5
 
 
 _ENDS: Final = ("value", "low", "high")
