@@ -45,6 +45,8 @@ from membound.spec.job import Job
 
 # How often ranks meet so that nodes' clocks can be laid over each other: enough for a median.
 _MEETINGS: Final = 9
+# Micro-batches that are made before the first step, where loaders have them ready: 300 images each fill a gigabyte.
+_MADE: Final = 4
 _COLLECTIVE_LIMIT: Final = timedelta(minutes=10)
 
 
@@ -191,13 +193,21 @@ def _loading(plan: Plan, device: torch.device) -> Callable[[], AbstractContextMa
 def _batches(plan: Plan, program: Program, world: World, watcher: MarkingWatcher) -> Batches:
     """Micro-batches as the plan wants them, each counted as it is fed."""
     source = program.batches(world) if plan.options.feed == "rows" else _always(program.planned())
+    if program.loaded_ahead:
+        source = in_turn(source)
 
     def batch(index: int) -> Batch:
         rows = source(index)
-        watcher.fed(rows)
+        watcher.fed(rows, program.job.recipe.micro_batch)
         return rows
 
     return batch
+
+
+def in_turn(source: Batches) -> Batches:
+    """The first micro-batches of `source`, made now, over and over: images and samples would take longer to make up than the step takes."""
+    made = [source(index) for index in range(_MADE)]
+    return lambda index: made[index % _MADE]
 
 
 def _always(batch: Batch) -> Batches:

@@ -61,12 +61,12 @@ class MarkingWatcher:
         """Keep the last micro-step's loss until the GPU is waited for anyway."""
         self._loss = loss.detach()
 
-    def fed(self, batch: dict[str, torch.Tensor]) -> None:
-        """A micro-batch on the host is about to be fed: rows, tokens, and those of them that are no padding."""
-        ids, mask = batch.get("input_ids"), batch.get("attention_mask")
+    def fed(self, batch: dict[str, torch.Tensor], rows: int) -> None:
+        """A micro-batch of so many rows, on the host, is about to be fed: they count, and their tokens, and those that are no padding."""
+        ids, mask = batch.get("input_ids", batch.get("source")), batch.get("attention_mask")
         # Of images and plain samples each counts as a row of one.
-        tokens = next(iter(batch.values())).shape[0] if ids is None else ids.numel()
-        self._fed.append((next(iter(batch.values())).shape[0], tokens, tokens if mask is None else int(mask.sum())))
+        tokens = rows if ids is None else ids.numel()
+        self._fed.append((rows, tokens, tokens if mask is None else int(mask.sum())))
 
     def step_done(self, step: int) -> None:
         """Wait for the GPU, then mark the end of the step with its loss and what was fed."""
