@@ -3,8 +3,11 @@
 SMs walk along k side by side, each with one tile of the result: a wave of them reads every row and every column of tiles that it spans once,
 for what one SM has fetched the others find in the L2. Between two waves all of it has streamed by. A product of w waves, whose shape the
 library is free to choose, reads A pA times and B pB times with pA pB = w, and the least that it can come to is A pA = B pB: the bound of
-Hong and Kung (STOC 1981) with a wave of tiles as the memory. An operand that stays in the L2 for good, or the band of it that is at work, is
-read once; the other then once for each band.
+Hong and Kung (STOC 1981) with a wave of tiles as the memory. Of two waves or less cuBLAS takes whole rows of tiles, and reads B for each. Where
+all that a wave moves fits into the L2, the next wave finds it there.
+
+Constants are from bytes that were counted kernel by kernel: 600 products of 2e10 FLOP and more, in steps of eight models on an H200, by Nsight
+Compute (validation/h200/bytes; `validation/compare_bytes.py`). cuBLAS's tables of times hardly tell one version of this law from another.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ from membound.cost.law import Array
 
 # Results of a tile: 128 x 256, the largest of the kernels' names, which large products get (..._128x256x64 of cuBLAS and CUTLASS).
 _TILE: Final = 128 * 256
-# Share of the L2 that an operand may take and still be there for the next call, while weights stream past it. The L40S's tables, whose L2 is large
-# and memory slow, show it; with it the A100 predicts the L40S to 24 % instead of 29 %, and the two Hoppers each other as well.
-KEPT: Final = 0.25
+_BY_ROWS: Final = 2.0
+# Share of the L2 that a wave may move and all of it still be there for the next one; of twice as much nothing is. It is well below the half that two
+# partitions leave: what was there before, and tiles of the result, take their part.
+_STAYS: Final = 0.3
+# What is read again, over that bound: SMs drift apart along k, and some come when a row or column has left. Median; for k above 100,000 twice that.
+_DRIFT: Final = 1.2
 
 
 def reread(m: Array, n: Array, k: Array, batch: Array, width: Array | float, sms: int, l2: float) -> Array:
@@ -27,12 +33,12 @@ def reread(m: Array, n: Array, k: Array, batch: Array, width: Array | float, sms
 
     Args: `sms` and `l2` (B) of the GPU.
     """
-    left, right = width * m * k, width * k * n
+    left, right, result = width * m * k, width * k * n, width * m * n
     waves = np.maximum(m * n / (_TILE * sms), 1.0)
     # As often as the operand is read: no less than once, no more than there are waves.
-    lefts = np.clip(np.sqrt(waves * right / left), 1.0, waves)
-    streaming = left * lefts + right * waves / lefts
-    kept = KEPT * l2
-    keeping = np.minimum(left + right * np.maximum(left / kept, 1.0), right + left * np.maximum(right / kept, 1.0))
-    found: Array = batch * (np.minimum(streaming, keeping) - left - right)
+    lefts = np.where(waves <= _BY_ROWS, 1.0, np.clip(np.sqrt(waves * right / left), 1.0, waves))
+    again = left * (lefts - 1) + right * (waves / lefts - 1)
+    moved = result / waves + np.minimum(left / waves + right, left + right / waves)
+    leaves = np.clip(moved / (_STAYS * l2) - 1, 0.0, 1.0)
+    found: Array = batch * _DRIFT * leaves * again
     return found

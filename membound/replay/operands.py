@@ -54,15 +54,18 @@ class Operands:
             storages["nbytes"].astype(np.int64), storages["place"].astype(np.int64),
         )  # fmt: skip
 
-    def gathered(self, items: npt.NDArray[np.bool_]) -> Operands:
-        """With no more read of any operand of these items than they write: a look-up touches the rows that it takes."""
-        chosen = items[self.item]
-        if not chosen.any():
+    def gathered(self, items: npt.NDArray[np.bool_], unread: npt.NDArray[np.bool_]) -> Operands:
+        """With no more read of any operand of these `items` than they write: a look-up touches the rows that it takes. Of those that are
+        `unread`, nothing is read of what is as large as what they write.
+        """
+        picks, skips = items[self.item], unread[self.item]
+        if not (picks | skips).any():
             return self
         both = []
         for nbytes in self.nbytes:
             written = np.bincount(self.item, np.where(self.write == 1, nbytes, 0), len(items))[self.item]
-            both.append(np.where(chosen & (self.write == 0), np.minimum(nbytes, written), nbytes).astype(np.int64))
+            read = np.where(picks, np.minimum(nbytes, written), np.where(skips & (nbytes >= written), 0, nbytes))
+            both.append(np.where(self.write == 0, read, nbytes).astype(np.int64))
         return replace(self, nbytes=(both[0], both[1]))
 
     def count(self, items: int) -> Column:

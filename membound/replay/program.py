@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost.embedding import GATHERS
+from membound.cost.softmax import PICKS, UNREAD
 from membound.replay.operands import Operands
 from membound.trace.schema import KIND, PHASE, Trace
 
@@ -99,7 +100,7 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
     else:
         lengths = _length(trace), _length(other)
         far = other.instructions["flops"][partner], other.instructions["nbytes"][partner].astype(np.int64)
-    operands = Operands.of(trace, rows, other, partner, lengths).gathered(_gathers(trace, rows))
+    operands = Operands.of(trace, rows, other, partner, lengths).gathered(_named(trace, rows, GATHERS | PICKS), _named(trace, rows, UNREAD))
     detached = np.zeros(len(rows), np.bool_)
     program = Program(
         trace, rows, take["kind"], take["stream"], take["phase"], take["micro"], take["target"], take["ranks"], take["flag"], views, modules,
@@ -108,8 +109,9 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
     return _bucketed(program) if trace.header.job.get("recipe", {}).get("engine") == "ddp" else program
 
 
-def _gathers(trace: Trace, rows: Column) -> npt.NDArray[np.bool_]:
-    names = np.array([name.rpartition(".")[0] in GATHERS for name in trace.header.ops])
+def _named(trace: Trace, rows: Column, operators: frozenset[str]) -> npt.NDArray[np.bool_]:
+    """Which of `rows` are of these operators."""
+    names = np.array([name.rpartition(".")[0] in operators for name in trace.header.ops])
     return np.asarray(names[trace.instructions["op"][rows]], np.bool_)
 
 
