@@ -39,6 +39,7 @@ from membound.measure.worker_memory import Memory
 from membound.measure.worker_watcher import MarkingWatcher
 from membound.measure.worker_weights import quickly
 from membound.programs import registry
+from membound.programs.causal_lm import CausalLM
 from membound.programs.program import Batch, Batches, Program
 from membound.programs.world import World
 from membound.spec.job import Job
@@ -193,7 +194,9 @@ def _loading(plan: Plan, device: torch.device) -> Callable[[], AbstractContextMa
 def _batches(plan: Plan, program: Program, world: World, watcher: MarkingWatcher) -> Batches:
     """Micro-batches as the plan wants them, each counted as it is fed."""
     source = program.batches(world) if plan.options.feed == "rows" else _always(program.planned())
-    if program.loaded_ahead:
+    # Transformers' Trainer pads rows when they are asked for, unless told otherwise (`dataloader_num_workers` 0); other recipes' loaders have
+    # micro-batches ready, in processes of their own.
+    if not isinstance(program, CausalLM):
         source = in_turn(source)
 
     def batch(index: int) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast, final
+from typing import cast, final
 
 from torch import nn
 
@@ -16,9 +16,6 @@ from membound.programs.world import World
 @dataclass(frozen=True)
 class CausalLM(Program):
     """Fine-tuning of a decoder on next-token loss."""
-
-    # Transformers' Trainer pads rows when they are asked for, unless told otherwise (`dataloader_num_workers` 0).
-    loaded_ahead: ClassVar[bool] = False
 
     def model(self, world: World) -> nn.Module:
         from transformers import AutoModelForCausalLM

@@ -6,7 +6,7 @@ import abc
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,8 +30,6 @@ class Program(abc.ABC):
     job: Job
     config: dict[str, Any]
     """The configuration of the model: Hugging Face's, or ours for models that Transformers has not."""
-    loaded_ahead: ClassVar[bool] = True
-    """Whether the recipes' loaders have micro-batches ready before they are asked for, in processes of their own."""
 
     @abc.abstractmethod
     def model(self, world: World) -> nn.Module:
