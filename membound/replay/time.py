@@ -14,6 +14,7 @@ from membound.replay.outside import ranks_on_node
 from membound.replay.pace import Pace, deferring
 from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
+from membound.replay.script import Scripts
 from membound.replay.step import FLOWS, Played
 from membound.replay.timeline import play_twice
 from membound.replay.walked import Memo
@@ -34,8 +35,13 @@ class Replayer:
     """Where HBM traffic is kept that was found before."""
     cudnn: bool = True
     """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`); False for software from before it did."""
+    scripts: Scripts = field(init=False)
+    """What is replayed of its memory."""
     _program: Program | None = None
     _workloads: dict[tuple[float, float, int], Workload] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scripts = Scripts(self.trace)
 
     @property
     def program(self) -> Program:

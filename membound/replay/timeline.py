@@ -31,7 +31,7 @@ _LAUNCH, _PCIE = ROW["launch"], ROW["pcie"]
 # From cudaLaunchKernel's return to the kernel's start on an idle GPU, s: 2 to 3 us on Ampere and Hopper (NVIDIA forums and blog, "Understanding
 # the visualization of overhead and latency in Nsight Systems").
 _START: Final = 2.5e-6
-# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.allocator_walk. Looked at every so many items.
+# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.releases. Looked at every so many items.
 _QUEUE: Final = 1024
 _LOOK: Final = 128
 # Kernels in a row from which it pays to take them together.

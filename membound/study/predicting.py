@@ -83,7 +83,7 @@ class Predictor:
         """The prediction for `job`, which `replayer` holds, on `machine`."""
         trace = replayer.trace
         played = replayer.on(machine)
-        memory = replay(trace, machine, self.settings, self._memo, pace(played))
+        memory = replay(replayer.scripts, machine, self.settings, self._memo, pace(played))
         timing = Timing.of(played, machine)
         return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
 
