@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.replay import intervals
-from membound.replay.step import FLOWS, Played
+from membound.replay.flows import FLOWS
+from membound.replay.step import Played
 from membound.trace.schema import KIND, PHASE
 
 Floats = npt.NDArray[np.float64]
@@ -107,7 +108,8 @@ def _span(played: Played, group: npt.NDArray[np.int64]) -> Span:
         start, stop = played.timeline.start[:, k], played.timeline.end[:, k]
         # What is over before, or begins after, changes no difference between two moments.
         within = (stop >= begin - intervals.SHORTEST) & (start <= end)
-        flows = intervals.flowed(start[within], stop[within], played.amounts[within, :, k].T, at)
+        amounts = np.vstack([played.work.flows.by_item[k][:, within], played.cores[within, k]])
+        flows = intervals.flowed(start[within], stop[within], amounts, at)
         ran = intervals.covered(start[busy & within], stop[busy & within], at)
         both = np.vstack([ran[None], flows])
         curves.append((both - both[:, :1]).T)

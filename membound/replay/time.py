@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from membound.cost.l2 import effective_capacity
-from membound.cost.power import board_power, throttle
+from membound.cost.power import board_power, throttle, throttles
 from membound.replay.beside import beside_collectives
+from membound.replay.flows import FLOWS
 from membound.replay.lengths import Lengths
 from membound.replay.outside import ranks_on_node
 from membound.replay.pace import Pace, deferring
 from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
 from membound.replay.script import Scripts
-from membound.replay.step import FLOWS, Played
+from membound.replay.step import Played
 from membound.replay.timeline import play_twice
 from membound.replay.walked import Memo
 from membound.replay.workload import Workload, workload
@@ -91,6 +92,8 @@ def pace(played: Played) -> Pace | None:
 
 def throttled(played: Played, gpu: Gpu) -> float:
     """Core clock over that of the boards that were measured, as the board's limit allows: 1 where nothing has to give."""
+    if not throttles(gpu):
+        return 1.0
     busy = max(float(played.mean(played.busy)), 1e-9)
     rates = {name: np.array([amount / busy]) for name, amount in zip(FLOWS, played.mean(played.flows).tolist(), strict=True)}
     return throttle(gpu, board_power(gpu, played.load(rates)))

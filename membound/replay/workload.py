@@ -16,6 +16,7 @@ from membound.cost.l2 import effective_capacity
 from membound.cost.law import Kernels, Shape
 from membound.cost.laws import LAWS, law_of
 from membound.cost.power import Load
+from membound.replay.flows import Flows
 from membound.replay.program import Program
 from membound.replay.traffic import traffic
 from membound.replay.transfers import Transfers
@@ -84,6 +85,19 @@ class Workload:
         items, first = np.unique(operands.item[reads], return_index=True)
         result[items] = half[operands.form[reads[first]]]
         return result
+
+    @functools.cached_property
+    def flows(self) -> Flows:
+        """What flows while they run."""
+        return Flows(self)
+
+    @functools.cached_property
+    def dimm_bytes(self) -> Floats:
+        """Bytes that each item moves over the DIMMs; [n, K]."""
+        found, those = np.zeros(self.moved.shape), self.transfers
+        at_work = (those.cores | those.drives)[:, None]
+        found[self.others] = np.where(those.copies[:, None], self.moved[self.others], np.where(at_work, those.nbytes[:, None], 0.0))
+        return found
 
     @functools.cached_property
     def amounts(self) -> Load:
