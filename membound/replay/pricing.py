@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from membound.cost import collectives, launch, nvme, pcie
 from membound.cost.ddr import work_seconds
-from membound.cost.dispatch import dispatched
 from membound.cost.laws import LAWS
 from membound.cost.power import Load, held
 from membound.cost.profile import Profile, profile_of
@@ -65,7 +64,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     unknown = np.zeros(table.shape[1:])
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(dispatched(group.kernels, machine.gpu) if work.cudnn else group.kernels, machine.gpu)
+        found = law.price(group.on(machine.gpu) if work.cudnn else group.kernels, machine.gpu)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds

@@ -77,11 +77,13 @@ class Deferred:
 
 def by_clock(program: MemoryProgram, deferred: Deferred, pace: Pace) -> Releases:
     """By the times of `pace`, for a program whose last step, or a part of it, may come again."""
-    looks = np.flatnonzero(program.action == ALLOC)
-    asked = np.union1d(looks, deferred.freed)
+    allocates = program.action == ALLOC
+    looks, asks = np.flatnonzero(allocates), allocates.copy()
+    asks[deferred.freed] = True
+    asked = np.flatnonzero(asks)
     item = pace.at(program.row[asked])
     turn = _turns(item, pace.host)
-    now = np.where(item >= 0, pace.host[item] + turn, np.inf)[np.searchsorted(asked, looks)]
+    now = np.where(item >= 0, pace.host[item] + turn, np.inf)[allocates[asked]]
 
     def passed(stream: int, freed: Column) -> Column:
         at = np.searchsorted(asked, freed)

@@ -7,6 +7,7 @@ and moving nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -133,6 +134,11 @@ def _steps(played: Played, spans: list[Span], seed: int) -> Iterator[list[tuple[
     grid = np.array(played.grid, np.float64)
     draw = np.random.default_rng(seed)
     order = _order(played, len(spans) - 1)
+    last = (optimizer.curves[0], float(optimizer.seconds.mean()), 0.0)
+    if played.lengths.fixed:
+        # Each step is like the other, and nobody waits.
+        length = int(played.lengths.rows[0])
+        yield from itertools.repeat([*((_at(spans[i], grid, length), float(np.interp(length, grid, spans[i].seconds)), 0.0) for i in order), last])
     while True:
         lengths = played.lengths.draws((played.ranks, len(order)), int(draw.integers(1 << 31)))
         took = np.stack([np.interp(lengths[:, i], grid, spans[number].seconds) for i, number in enumerate(order)], axis=1)
@@ -142,7 +148,7 @@ def _steps(played: Played, spans: list[Span], seed: int) -> Iterator[list[tuple[
             wait = np.zeros(len(order))
             wait[-1:] = took.sum(axis=1).max() - took[0].sum()
         pieces = [(_at(spans[number], grid, lengths[0, i]), float(took[0, i]), float(wait[i])) for i, number in enumerate(order)]
-        yield [*pieces, (optimizer.curves[0], float(optimizer.seconds.mean()), 0.0)]
+        yield [*pieces, last]
 
 
 def _order(played: Played, captured: int) -> list[int]:

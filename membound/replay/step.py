@@ -134,6 +134,12 @@ class Played:
         weights = self.lengths.weights(self.grid, rows or self.lengths.micro_batch)
         return np.asarray(np.tensordot(self.count, by_segment @ weights, axes=(0, 0)), np.float64)
 
+    def in_a_step(self, amounts: Floats) -> Floats:
+        """How much of what is given by item and row length, [n, K], each item has in a step's mean; [n]."""
+        weights = self.lengths.weights(self.grid, self.lengths.micro_batch)
+        often = np.repeat(self.count, np.diff(self.timeline.segments, append=len(amounts)))
+        return np.asarray((amounts @ weights) * often, np.float64)
+
     @functools.cached_property
     def own(self) -> Spent:
         """A rank's step without waiting for others, by resource; [ROWS]."""

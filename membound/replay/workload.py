@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from membound.cost.dispatch import dispatched, prefers_cudnn
 from membound.cost.l2 import effective_capacity
 from membound.cost.law import Kernels, Shape
 from membound.cost.laws import LAWS, law_of
@@ -38,6 +39,17 @@ class Group:
     """Numbers of the distinct kernels, m of them."""
     kernels: Kernels
     """m x K entries: all members at the first length, then at the second, ..."""
+
+    @functools.cached_property
+    def _by_dispatch(self) -> dict[bool, Kernels]:
+        return {}
+
+    def on(self, gpu: Gpu) -> Kernels:
+        """The kernels that run on `gpu`, where PyTorch takes what it prefers there."""
+        preferring = prefers_cudnn(gpu)
+        if preferring not in self._by_dispatch:
+            self._by_dispatch[preferring] = dispatched(self.kernels, gpu)
+        return self._by_dispatch[preferring]
 
 
 @dataclass(frozen=True)
