@@ -9,6 +9,7 @@ import abc
 import functools
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,11 @@ class Kernels:
 
     even: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """Whether all operands are of one type, one shape and one dense layout, so that threads load them in wide steps; [n], or empty: all are."""
+
+    @functools.cached_property
+    def known(self) -> dict[str, Any]:
+        """What a family has worked out about them that depends on no GPU, by its name: a sweep asks for it at every point."""
+        return {}
 
     def __len__(self) -> int:
         return len(self.op)

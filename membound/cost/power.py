@@ -151,16 +151,18 @@ def held(gpu: Gpu, arithmetic: Floats, seconds: Floats, done: Load) -> Floats | 
 _MEASURED_AT: Final[dict[str, float]] = {"ampere": 400.0, "blackwell": 1000.0, "ada": 350.0}
 
 
-def throttle(gpu: Gpu, power: Floats) -> float:
-    """Core clock over the measured board's, 1 at most, where a board of this limit would draw `power` on average without one.
+def throttles(gpu: Gpu) -> bool:
+    """Whether a board of this limit may run below the clock of those that were measured; not where `held` tells it from full clock."""
+    if gpu.architecture == "hopper" or gpu.hbm.kind.startswith("GDDR"):
+        return False
+    return gpu.power.limit < _MEASURED_AT.get(gpu.architecture, gpu.power.limit)
 
-    1 where `held` tells it from full clock.
-    """
-    if gpu.architecture == "hopper":
+
+def throttle(gpu: Gpu, power: Floats) -> float:
+    """Core clock over the measured board's, 1 at most, where a board of this limit would draw `power` on average without one."""
+    if not throttles(gpu):
         return 1.0
-    limit = _MEASURED_AT.get(gpu.architecture, gpu.power.limit)
-    if gpu.hbm.kind.startswith("GDDR") or gpu.power.limit >= limit:
-        return 1.0
+    limit = _MEASURED_AT[gpu.architecture]
     return float((core_clock(gpu, power) / core_clock(gpu, power, limit)).mean())
 
 

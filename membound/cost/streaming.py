@@ -7,9 +7,11 @@ index arithmetic of each becomes the bound (a bf16 tensor times a row: 400 eleme
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from membound.cost.calibrated import Calibrated
 from membound.cost.law import Array, Kernels, Priced, soft_roofline
@@ -19,6 +21,20 @@ from membound.spec.machine import Gpu
 # How softly one bound hands over to the other: a bf16 add of 25 MB out of HBM takes 10 us on an H100 where bandwidth and start alone give 9.5
 # (validation/kernels/h100-sxm.csv).
 SHARPNESS: Final = 4.0
+
+
+@dataclass(frozen=True)
+class _About:
+    """What holds of n kernels on any GPU."""
+
+    names: list[str]
+    """Their rates in a profile."""
+    which: npt.NDArray[np.int64]
+    """Of these each kernel's; [n]."""
+    through_l2: Array
+    elements: Array
+    launches: Array
+    sharpness: Array
 
 
 class Streaming(Calibrated, abc.ABC):
@@ -31,14 +47,23 @@ class Streaming(Calibrated, abc.ABC):
         return op.rpartition(".")[0] in self.operators or op in self.operators
 
     def priced(self, kernels: Kernels, gpu: Gpu, profile: Profile) -> Priced:
-        rates = [profile.rate(name) for name in self.rates(kernels)]
+        about = self._about(kernels)
+        rates = [profile.rate(name) for name in about.names]
         efficiency, elements, fixed, band = (
-            np.array([getattr(rate, field) for rate in rates], np.float64) for field in ("efficiency", "elements", "fixed", "band")
+            np.array([getattr(rate, field) for rate in rates], np.float64)[about.which] for field in ("efficiency", "elements", "fixed", "band")
         )
         clock = core_clock(gpu, profile)
         memory = kernels.hbm / (gpu.hbm.bandwidth * efficiency)
-        through = np.maximum(self.through_l2(kernels) / (profile.l2_bandwidth * clock), self.elements(kernels) / (elements * clock))
-        return soft_roofline(through, memory, fixed * self.launches(kernels), self.sharpness(kernels), band)
+        through = np.maximum(about.through_l2 / (profile.l2_bandwidth * clock), about.elements / (elements * clock))
+        return soft_roofline(through, memory, fixed * about.launches, about.sharpness, band)
+
+    def _about(self, kernels: Kernels) -> _About:
+        if self.family not in kernels.known:
+            names, which = np.unique(np.array(self.rates(kernels), np.str_), return_inverse=True)
+            columns = self.through_l2(kernels), self.elements(kernels), self.launches(kernels), self.sharpness(kernels)
+            kernels.known[self.family] = _About(names.tolist(), which, *columns)
+        found: _About = kernels.known[self.family]
+        return found
 
     def elements(self, kernels: Kernels) -> Array:
         """Elements that each kernel goes through: those of its largest operand, unless a family knows better; [n]."""

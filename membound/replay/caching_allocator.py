@@ -161,6 +161,11 @@ class CachingAllocator:
         found = [segment for head in self._segments.heads for segment in runs(head, self._expands)]
         return sorted(found, key=lambda segment: segment.address)
 
+    def idle(self) -> list[object]:
+        """What is free, and what is unmapped, in every pool: with the blocks in use, all that decides what later requests get, ages aside."""
+        pools = [(number, pool) for number, kind in enumerate(self._pools) for pool in kind.values()]
+        return [(number, pool.stream, list(pool.keys), [(each.address, each.size) for each in pool.unmapped]) for number, pool in pools]
+
     def _new_pool(self, small: bool, stream: int) -> Pool:
         page = SMALL_SEGMENT if small else self.settings.large_segment_size
         # should_split: small and expandable blocks keep no remainder that could be a block; large ones keep up to 1 MiB.

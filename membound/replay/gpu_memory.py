@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,52 +10,32 @@ from membound.replay import breakdown
 from membound.replay.allocator_settings import AllocatorSettings
 from membound.replay.allocator_walk import Walk
 from membound.replay.caching_allocator import CachingAllocator
-from membound.replay.memory_program import Column, Flags, MemoryProgram, again, program, step_begins, with_middle_repeated
+from membound.replay.memory_program import Column
 from membound.replay.outside import Outside, outside
 from membound.replay.pace import Pace
+from membound.replay.releases import Releases
 from membound.replay.result import Curve, GpuMemory
+from membound.replay.script import Script, Scripts
 from membound.replay.walked import Forgetful, Memo, Walked, walked
 from membound.spec.machine import Machine
-from membound.trace.schema import CATEGORIES, KIND, Trace
+from membound.trace.schema import CATEGORIES, Trace
 from membound.units import show
-
-# Turns of a cycle that are replayed beyond the captured one: in the first the allocator meets its own leftovers, in the second it has settled.
-_TURNS = 2
-
 
 _FORGETFUL = Forgetful()
 
 
-@dataclass(frozen=True)
-class _Script:
-    """What is replayed: the program, which of its events were captured, and further turns of the last step."""
-
-    whole: MemoryProgram
-    captured: Flags
-    turns: MemoryProgram | None
-    last_step: int
-    """First event of the last step."""
-    launched: Column
-    """Launches up to each instruction."""
-    pace: Pace | None
-
-    def row(self, event: int) -> int:
-        """Instruction of `event`, counted through the program and the turns after it."""
-        rows = self.whole.row if self.turns is None else np.concatenate([self.whole.row, self.turns.row])
-        return int(rows[event])
-
-
-def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL, pace: Pace | None = None) -> GpuMemory:
-    """Replay the GPU's part of `trace` on `machine`, whose `pace` says when memory that several streams use can be taken again.
+def gpu_memory(scripts: Scripts, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL, pace: Pace | None = None) -> GpuMemory:
+    """Replay the GPU's part of the Trace of `scripts` on `machine`, whose `pace` says when memory that several streams use can be taken again.
 
     Allocated is as PyTorch counts it, in whole blocks. Peaks are those of an allocator without limit; but where the GPU's limit makes PyTorch
     give back its cache and go on, reserved and used are what such a run shows, and `snapshot['reserved_without_limit']` holds the other, B.
     """
-    script = _script(trace, machine, pace)
+    trace, script = scripts.trace, scripts.of(machine.gpu.architecture)
+    releases = script.releases(pace)
     free = replace(settings, per_process_memory_fraction=1.0)
-    walk = _walk(script, None, free, None, memo)
+    walk = _walk(script, releases, None, free, None, memo)
     around = outside(trace, machine)
-    limited = _limited(script, machine, around, settings, walk.reserved_peak, memo)
+    limited = _limited(script, releases, machine, around, settings, walk.reserved_peak, memo)
     why = _why(trace, script, machine, around, walk, limited, settings.per_process_memory_fraction)
     shown = limited if limited is not None and limited.failure is None else walk
     result = _result(trace, script, shown, machine, around)
@@ -64,62 +44,47 @@ def gpu_memory(trace: Trace, machine: Machine, settings: AllocatorSettings, memo
     return replace(result, fits=why is None, why=why, retries=retries, snapshot=snapshot)
 
 
-def _script(trace: Trace, machine: Machine, pace: Pace | None) -> _Script:
-    whole = program(trace, machine.gpu.architecture)
-    last_step = whole.until(step_begins(trace))
-    whole, captured = with_middle_repeated(whole, trace, min(trace.header.repeat - 1, _TURNS))
-    turns = again(whole, last_step, len(whole), _TURNS) if trace.header.steps > 0 else None
-    return _Script(whole, captured, turns[0] if turns is not None else None, last_step, _launched(trace), pace)
+def _walk(script: Script, releases: Releases, capacity: int | None, settings: AllocatorSettings, total: int | None, memo: Memo) -> Walked:
+    # Where PyTorch collects its garbage by age, no turn of a cycle is like another.
+    cycles = () if settings.garbage_collection_threshold else script.cycles
 
-
-def _launched(trace: Trace) -> Column:
-    kinds = [KIND[name] for name in ("kernel", "copy_h2d", "copy_d2h", "collective")]
-    return np.cumsum(np.isin(trace.instructions["kind"], kinds)).astype(np.int64)
-
-
-def _walk(script: _Script, capacity: int | None, settings: AllocatorSettings, total: int | None, memo: Memo) -> Walked:
     def walk() -> Walk:
-        walk = Walk(CachingAllocator(capacity, settings, total), script.launched, script.pace)
-        walk.go(script.whole)
-        if walk.failure is None and script.turns is not None:
-            walk.go(script.turns)
-        return walk
+        return Walk(CachingAllocator(capacity, settings, total), script.program, releases, cycles).go()
 
-    programs = [script.whole] if script.turns is None else [script.whole, script.turns]
-    columns = [column for each in programs for column in (each.action, each.row, each.target, each.stream, each.nbytes)]
-    known = [] if script.pace is None else script.pace.columns()
-    return walked(walk, [*columns, script.launched, *known, capacity, settings, total], memo)
+    return walked(walk, [script.content, releases.event, releases.block, capacity, settings, total], memo)
 
 
-def _limited(script: _Script, machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int, memo: Memo) -> Walked | None:
+def _limited(
+    script: Script, releases: Releases, machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int, memo: Memo
+) -> Walked | None:  # fmt: skip
     """The walk of an allocator that has what the GPU really leaves it; None where the limit is never met."""
     total = int(machine.gpu.hbm.capacity) - around.kept_back.nominal
     capacity = total - around.context.nominal - around.libraries.nominal
     if wanted <= min(capacity, int(settings.per_process_memory_fraction * total)) and settings.garbage_collection_threshold == 0.0:
         return None
-    return _walk(script, max(capacity, 0), settings, max(total, 0), memo)
+    return _walk(script, releases, max(capacity, 0), settings, max(total, 0), memo)
 
 
-def _why(trace: Trace, script: _Script, machine: Machine, around: Outside, walk: Walked, limited: Walked | None, share: float) -> str | None:
+def _why(trace: Trace, script: Script, machine: Machine, around: Outside, walk: Walked, limited: Walked | None, share: float) -> str | None:
     if limited is None or limited.failure is None:
         return None
     failure = limited.failure
     needs = walk.reserved_peak + around.context.nominal + around.libraries.nominal
     total = max(machine.gpu.hbm.capacity - around.kept_back.nominal, 0)
     offers = show(total, "B") + (f", of which PyTorch may take {show(share * total, 'B')}" if share < 1.0 else "")
-    at = breakdown.moment(trace, script.row(len(limited.sizes)))
+    at = breakdown.moment(trace, int(script.program.row[len(limited.sizes)]))
     return (
         f"each GPU needs {show(needs, 'B')} and {machine.gpu.name} offers {offers}: "
         f"out of memory for {show(failure.requested, 'B')} with {show(failure.allocated, 'B')} allocated, {breakdown.words(at)}"
     )
 
 
-def _result(trace: Trace, script: _Script, walk: Walked, machine: Machine, around: Outside) -> GpuMemory:
+def _result(trace: Trace, script: Script, walk: Walked, machine: Machine, around: Outside) -> GpuMemory:
     sizes, reserved = walk.sizes, walk.reserved
-    count = len(script.whole)
+    count = script.count
     live = np.cumsum(sizes[:count])
     peak = int(np.argmax(live)) if count else -1
-    holdings = breakdown.holdings(trace, script.whole, peak, sizes)
+    holdings = breakdown.holdings(trace, script.program, peak, sizes)
     at_peak = {name: sum(holding.nbytes for holding in holdings if holding.category == name) for name in CATEGORIES}
     allocated, reserved_peak = int(live.max(initial=0)), int(reserved.max(initial=0))
     context, libraries = around.context.nominal, around.libraries.nominal
@@ -135,7 +100,7 @@ def _result(trace: Trace, script: _Script, walk: Walked, machine: Machine, aroun
         capacity=int(machine.gpu.hbm.capacity),
         fits=True,
         why=None,
-        moment=breakdown.moment(trace, script.row(peak)) if peak >= 0 else breakdown.NOWHERE,
+        moment=breakdown.moment(trace, int(script.program.row[peak])) if peak >= 0 else breakdown.NOWHERE,
         at_peak=at_peak,
         holdings=holdings,
         curve=_curve(script, sizes, live, reserved),
@@ -148,11 +113,11 @@ def _resident(around: Outside, machine: Machine, taken: int) -> int:
     return min(around.managed, max(room, 0))
 
 
-def _curve(script: _Script, sizes: Column, live: Column, reserved: Column) -> Curve:
+def _curve(script: Script, sizes: Column, live: Column, reserved: Column) -> Curve:
     """The captured allocations and frees."""
-    whole = script.whole
-    count = len(whole)
-    wanted = script.captured & (sizes[:count] != 0)
-    category = np.where(sizes[:count] != 0, whole.category[np.where(sizes[:count] != 0, whole.target, 0)], -1) if count else np.empty(0, np.int64)
+    whole, count = script.program, script.count
+    changed = sizes[:count] != 0
+    wanted = script.captured & changed
+    category = np.where(changed, whole.category[np.where(changed, whole.target[:count], 0)], -1) if count else np.empty(0, np.int64)
     by_category = {name: np.cumsum(np.where(category == code, sizes[:count], 0))[wanted] for code, name in enumerate(CATEGORIES)}
-    return Curve(whole.row[wanted], live[wanted], reserved[:count][wanted], by_category)
+    return Curve(whole.row[:count][wanted], live[wanted], reserved[:count][wanted], by_category)

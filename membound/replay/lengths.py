@@ -6,6 +6,7 @@ are as slow as the longest row among all of theirs.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,9 +41,18 @@ class Lengths:
         """Tokens of a row, padding left out."""
         return float(self.rows.mean())
 
+    @functools.cached_property
+    def _counted(self) -> tuple[Ints, Ints]:
+        values, counts = np.unique(self.rows, return_counts=True)
+        return values, counts
+
+    @functools.cached_property
+    def _weights(self) -> dict[tuple[tuple[int, ...], int], Floats]:
+        return {}
+
     def longest_of(self, rows: int) -> tuple[Ints, Floats]:
         """Lengths that the longest of so many rows may have, and how likely each is."""
-        values, counts = np.unique(self.rows, return_counts=True)
+        values, counts = self._counted
         below = np.concatenate([[0.0], np.cumsum(counts) / len(self.rows)]) ** rows
         return values, np.diff(below)
 
@@ -73,8 +83,10 @@ class Lengths:
 
     def weights(self, grid: tuple[int, ...], rows: int) -> Floats:
         """Weights of the grid's points in the mean, over the longest of so many rows, of a function that is straight between them; sum 1."""
-        values, likely = self.longest_of(rows)
-        return np.array([(likely * _hat(values, grid, point)).sum() for point in range(len(grid))])
+        if (grid, rows) not in self._weights:
+            values, likely = self.longest_of(rows)
+            self._weights[grid, rows] = np.array([(likely * _hat(values, grid, point)).sum() for point in range(len(grid))])
+        return self._weights[grid, rows]
 
     def draws(self, count: tuple[int, ...], seed: int = 0) -> Ints:
         """Lengths of so many micro-batches, drawn at random; of shape `count`."""

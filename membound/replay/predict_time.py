@@ -12,9 +12,10 @@ from membound.cost import dtypes
 from membound.cost.heat import temperatures, thermal_of
 from membound.cost.power import board_power, core_clock, energy_of
 from membound.cost.profile import profile_of
+from membound.replay.flows import FLOWS
 from membound.replay.outside import ranks_on_node
 from membound.replay.series import Course, course
-from membound.replay.step import FLOWS, KINDS, Played
+from membound.replay.step import KINDS, Played
 from membound.run.schema import Missing, Value
 from membound.run.series import GPU_PERIOD
 from membound.spec.machine import Machine

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from membound.cost import collectives, launch, nvme, pcie
 from membound.cost.ddr import work_seconds
-from membound.cost.dispatch import dispatched
 from membound.cost.laws import LAWS
 from membound.cost.power import Load, held
 from membound.cost.profile import Profile, profile_of
@@ -37,8 +36,6 @@ class Prices:
     """Host seconds of each item's launch, with the views before it; [n]."""
     band: Floats
     """Relative half-width of each entry's band; [entries]."""
-    dimm_bytes: Floats
-    """Bytes that each item moves over the DIMMs; [n, K]."""
     unknown: Floats
     """Seconds of each entry that no law knows; [entries, K]."""
     slower: Floats | None = None
@@ -67,7 +64,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     unknown = np.zeros(table.shape[1:])
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(dispatched(group.kernels, machine.gpu) if work.cudnn else group.kernels, machine.gpu)
+        found = law.price(group.on(machine.gpu) if work.cudnn else group.kernels, machine.gpu)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds
@@ -81,7 +78,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
-    return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, _dimm_bytes(work), unknown)
+    return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, unknown)
 
 
 def _hold(table: Spent, work: Workload, gpu: Gpu) -> None:
@@ -121,13 +118,6 @@ def _links(table: Spent, work: Workload, machine: Machine, ranks_on_node: int) -
     on_drives = those.drives & (moved > 0).any(axis=1)
     enter(on_drives, lambda nbytes, at: nvme.file_seconds(nbytes, those.ops[at] == "nvme.write", machine, ranks_on_node))
     enter(those.collectives, lambda nbytes, at: collectives.spent(list(those.ops[at]), nbytes, ranks[at], machine))
-
-
-def _dimm_bytes(work: Workload) -> Floats:
-    found, those = np.zeros(work.moved.shape), work.transfers
-    at_work = (those.cores | those.drives)[:, None]
-    found[work.others] = np.where(those.copies[:, None], work.moved[work.others], np.where(at_work, those.nbytes[:, None], 0.0))
-    return found
 
 
 _CALLS: Final = {

@@ -67,6 +67,12 @@ class Program:
         """Kind, stream, target, flag and whether nobody waits for it, item by item: what a walk over them reads."""
         return list(zip(*(column.tolist() for column in (self.kind, self.stream, self.target, self.flag, self.detached)), strict=True))
 
+    @functools.cached_property
+    def segments(self) -> Column:
+        """First item of each phase of each captured micro-step."""
+        key = self.micro * 64 + self.phase
+        return np.flatnonzero(np.diff(key, prepend=key[0] - 1 if len(key) else 0)).astype(np.int64)
+
     @property
     def op(self) -> Column:
         """Operator of each item, index into the Trace's header."""

@@ -7,6 +7,7 @@ and moving nothing.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.replay import intervals
-from membound.replay.step import FLOWS, Played
+from membound.replay.flows import FLOWS
+from membound.replay.step import Played
 from membound.trace.schema import KIND, PHASE
 
 Floats = npt.NDArray[np.float64]
@@ -107,7 +109,8 @@ def _span(played: Played, group: npt.NDArray[np.int64]) -> Span:
         start, stop = played.timeline.start[:, k], played.timeline.end[:, k]
         # What is over before, or begins after, changes no difference between two moments.
         within = (stop >= begin - intervals.SHORTEST) & (start <= end)
-        flows = intervals.flowed(start[within], stop[within], played.amounts[within, :, k].T, at)
+        amounts = np.vstack([played.work.flows.by_item[k][:, within], played.cores[within, k]])
+        flows = intervals.flowed(start[within], stop[within], amounts, at)
         ran = intervals.covered(start[busy & within], stop[busy & within], at)
         both = np.vstack([ran[None], flows])
         curves.append((both - both[:, :1]).T)
@@ -131,6 +134,11 @@ def _steps(played: Played, spans: list[Span], seed: int) -> Iterator[list[tuple[
     grid = np.array(played.grid, np.float64)
     draw = np.random.default_rng(seed)
     order = _order(played, len(spans) - 1)
+    last = (optimizer.curves[0], float(optimizer.seconds.mean()), 0.0)
+    if played.lengths.fixed:
+        # Each step is like the other, and nobody waits.
+        length = int(played.lengths.rows[0])
+        yield from itertools.repeat([*((_at(spans[i], grid, length), float(np.interp(length, grid, spans[i].seconds)), 0.0) for i in order), last])
     while True:
         lengths = played.lengths.draws((played.ranks, len(order)), int(draw.integers(1 << 31)))
         took = np.stack([np.interp(lengths[:, i], grid, spans[number].seconds) for i, number in enumerate(order)], axis=1)
@@ -140,7 +148,7 @@ def _steps(played: Played, spans: list[Span], seed: int) -> Iterator[list[tuple[
             wait = np.zeros(len(order))
             wait[-1:] = took.sum(axis=1).max() - took[0].sum()
         pieces = [(_at(spans[number], grid, lengths[0, i]), float(took[0, i]), float(wait[i])) for i, number in enumerate(order)]
-        yield [*pieces, (optimizer.curves[0], float(optimizer.seconds.mean()), 0.0)]
+        yield [*pieces, last]
 
 
 def _order(played: Played, captured: int) -> list[int]:

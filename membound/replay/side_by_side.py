@@ -89,7 +89,7 @@ def _stacked(prices: Sequence[Prices]) -> Prices:
     """All as columns of one. What a replay does not read is the first one's."""
     first = prices[0]
     table = np.concatenate([each.table for each in prices], axis=2)
-    return Prices(table, first.index, first.launch, first.band, first.dimm_bytes, first.unknown)
+    return Prices(table, first.index, first.launch, first.band, first.unknown)
 
 
 def _slower(group: Sequence[_One], places: Sequence[slice], line: Timeline) -> npt.NDArray[np.float64] | None:

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from membound.cost import collectives
 from membound.cost.power import Load
 from membound.cost.resources import RESOURCES, ROW, Spent
 from membound.replay import intervals
@@ -25,9 +24,6 @@ Column = npt.NDArray[np.int64]
 
 KINDS: Final = ("busy", "communication", "offload", "idle")
 """Parts of the time: a kernel or collective runs; only collectives run; only copies run or the host works on tensors; nothing runs."""
-FLOWS: Final = ("read", "written", "cached", "flops", "tensor_flops", "elements", "h2d", "d2h", "nvlink", "dimms", "cores")
-"""What flows: HBM bytes, bytes that stay within the L2, operations (all, and those of 16-bit products), elements of kernels without any, copied
-bytes, bytes sent to other GPUs, DIMM bytes, seconds in which the host's threads work on tensors."""
 
 # Optimizer steps drawn where ranks only meet at the end of a step: the mean of their slowest rank then has settled to a per mille.
 _DRAWS: Final = 400
@@ -107,35 +103,16 @@ class Played:
     @functools.cached_property
     def flows(self) -> Floats:
         """What flows in each segment's items by `FLOWS`; [segments, FLOWS, K]."""
-        return np.stack([np.add.reduceat(each, self.timeline.segments, axis=0) for each in self._amounts()], axis=1)
+        cores = np.add.reduceat(self.cores, self.timeline.segments, axis=0)
+        return np.concatenate([self.work.flows.by_segment, cores[:, None]], axis=1)
 
     @functools.cached_property
-    def amounts(self) -> Floats:
-        """What flows in each item by `FLOWS`; [n, FLOWS, K]."""
-        return np.stack(self._amounts(), axis=1)
-
-    def _amounts(self) -> tuple[Floats, ...]:
-        work, kind = self.work, self.work.program.kind
-        tensor = (work.flops > 0) & work.in_tensor_cores[:, None]
-        return (
-            work.read, work.written, work.cached, work.flops, np.where(tensor, work.flops, 0.0), work.elements, _where(kind, "copy_h2d", work.moved),
-            _where(kind, "copy_d2h", work.moved), self._sent(), self.prices.dimm_bytes, self._cores(),
-        )  # fmt: skip
-
-    def _sent(self) -> Floats:
-        """Bytes that a rank sends in each collective; [n, K]."""
-        program, moved = self.work.program, self.work.moved
-        names, chosen = program.trace.header.ops, np.flatnonzero(program.kind == KIND["collective"])
-        result = np.zeros(moved.shape)
-        ops = [names[code] for code in program.op[chosen]]
-        for k in range(moved.shape[1]):
-            result[chosen, k] = collectives.sent(ops, moved[chosen, k], program.ranks[chosen].astype(np.float64))
-        return result
-
-    def _cores(self) -> Floats:
+    def cores(self) -> Floats:
         """Seconds of host work, in which all of the rank's threads work beyond the one that launches; [n, K]."""
-        busy = (self.prices.table[ROW["ddr"]] + self.prices.table[ROW["host_compute"]])[self.prices.index]
-        return np.where((self.work.program.kind == KIND["host"])[:, None], busy, 0.0)
+        work, found = self.work, np.zeros(self.work.moved.shape)
+        host = np.flatnonzero(work.program.kind == KIND["host"])
+        found[host] = (self.prices.table[ROW["ddr"]] + self.prices.table[ROW["host_compute"]])[self.prices.index[host]]
+        return found
 
     def load(self, rates: Mapping[str, Floats]) -> Load:
         """What the board's power follows from, given how fast each of `FLOWS` flows."""
@@ -156,6 +133,12 @@ class Played:
         the length; those of one micro-batch unless said."""
         weights = self.lengths.weights(self.grid, rows or self.lengths.micro_batch)
         return np.asarray(np.tensordot(self.count, by_segment @ weights, axes=(0, 0)), np.float64)
+
+    def in_a_step(self, amounts: Floats) -> Floats:
+        """How much of what is given by item and row length, [n, K], each item has in a step's mean; [n]."""
+        weights = self.lengths.weights(self.grid, self.lengths.micro_batch)
+        often = np.repeat(self.count, np.diff(self.timeline.segments, append=len(amounts)))
+        return np.asarray((amounts @ weights) * often, np.float64)
 
     @functools.cached_property
     def own(self) -> Spent:
@@ -199,7 +182,3 @@ class Played:
     def sensitivity(self) -> dict[str, float]:
         """By how many per cent the step gets shorter where each resource gets one per cent faster; they add up to 1."""
         return {name: float(self.step[ROW[name]] / self.step[0]) for name in RESOURCES}
-
-
-def _where(kind: Column, name: str, values: Floats) -> Floats:
-    return np.where((kind == KIND[name])[:, None], values, 0.0)

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from membound.cost.l2 import effective_capacity
-from membound.cost.power import board_power, throttle
+from membound.cost.power import board_power, throttle, throttles
 from membound.replay.beside import beside_collectives
+from membound.replay.flows import FLOWS
 from membound.replay.lengths import Lengths
 from membound.replay.outside import ranks_on_node
 from membound.replay.pace import Pace, deferring
 from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
-from membound.replay.step import FLOWS, Played
+from membound.replay.script import Scripts
+from membound.replay.step import Played
 from membound.replay.timeline import play_twice
 from membound.replay.walked import Memo
 from membound.replay.workload import Workload, workload
@@ -34,8 +36,13 @@ class Replayer:
     """Where HBM traffic is kept that was found before."""
     cudnn: bool = True
     """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`); False for software from before it did."""
+    scripts: Scripts = field(init=False)
+    """What is replayed of its memory."""
     _program: Program | None = None
     _workloads: dict[tuple[float, float, int], Workload] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.scripts = Scripts(self.trace)
 
     @property
     def program(self) -> Program:
@@ -85,6 +92,8 @@ def pace(played: Played) -> Pace | None:
 
 def throttled(played: Played, gpu: Gpu) -> float:
     """Core clock over that of the boards that were measured, as the board's limit allows: 1 where nothing has to give."""
+    if not throttles(gpu):
+        return 1.0
     busy = max(float(played.mean(played.busy)), 1e-9)
     rates = {name: np.array([amount / busy]) for name, amount in zip(FLOWS, played.mean(played.flows).tolist(), strict=True)}
     return throttle(gpu, board_power(gpu, played.load(rates)))

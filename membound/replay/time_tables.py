@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Final
 
 import numpy as np
@@ -12,7 +11,7 @@ import pyarrow as pa
 from membound.cost.laws import LAWS, law_of
 from membound.cost.resources import RESOURCES
 from membound.replay.outside import ranks_on_node
-from membound.replay.predict_time import Timing, a_step
+from membound.replay.predict_time import Timing
 from membound.replay.series import Course
 from membound.replay.step import Played
 from membound.run.series import CURVE_TABLE, GPU_PERIOD, HOST_PERIOD, MARK_TABLE
@@ -67,8 +66,9 @@ def _host_series(timing: Timing, host_used: float) -> dict[str, Floats]:
 
 
 def _marks(ran: Course) -> pa.Table:
-    rows = [dataclasses.asdict(mark) | {"rank": 0, "name": "optimizer" if mark.kind == "phase" else mark.kind} for mark in ran.marks]
-    return pa.Table.from_pylist(rows, schema=MARK_TABLE)
+    columns = {name: [getattr(mark, name) for mark in ran.marks] for name in ("start", "end", "kind", "step", "micro")}
+    names = ["optimizer" if kind == "phase" else kind for kind in columns["kind"]]
+    return pa.table(columns | {"rank": [0] * len(names), "name": names}, schema=MARK_TABLE)
 
 
 _SOURCES: Final = {
@@ -88,19 +88,20 @@ def _curves(gpu: dict[str, Floats], host: dict[str, Floats]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CURVE_TABLE)
 
 
+_OTHERS: Final = ("collective", "copy_h2d", "copy_d2h", "host")
+
+
 def _families(played: Played) -> pa.Table:
     """Seconds, HBM bytes and FLOPs of a step by family of kernels and by kind of what is none, as if they ran one after the other."""
     program, work = played.work.program, played.work
     law = np.array([law_of(name) for name in program.trace.header.ops])[program.op]
     seconds, moved = played.prices.table[0, played.prices.index], work.read + work.written
-
-    def of(chosen: npt.NDArray[np.bool_]) -> tuple[float, float, float]:
-        time, hbm, flops = (a_step(played, np.where(chosen[:, None], each, 0.0)) for each in (seconds, moved, work.flops))
-        return time, hbm, flops
-
-    kernel = program.kind == KIND["kernel"]
-    rows = [(each.family, *of(kernel & (law == number))) for number, each in enumerate(LAWS[:-1])]
-    rows.append(("unknown", *of(kernel & (law == len(LAWS) - 1))))
-    rows += [(kind, of(program.kind == KIND[kind])[0], 0.0, 0.0) for kind in ("collective", "copy_h2d", "copy_d2h", "host")]
+    # Laws first, then kinds of what is no kernel, then the rest.
+    kinds = {KIND[kind]: len(LAWS) + number for number, kind in enumerate(_OTHERS)}
+    group = np.array([kinds.get(kind, len(LAWS) + len(kinds)) for kind in range(len(KIND))])[program.kind]
+    group = np.where(program.kind == KIND["kernel"], law, group)
+    sums = (np.bincount(group, played.in_a_step(each), len(LAWS) + len(kinds) + 1).tolist() for each in (seconds, moved, work.flops))
+    names = (*(each.family for each in LAWS[:-1]), "unknown", *_OTHERS, "")
+    rows = [(name, time, *((0.0, 0.0) if name in _OTHERS else (hbm, flops))) for name, time, hbm, flops in zip(names, *sums, strict=True) if name]
     columns = zip(*(row for row in rows if row[1] > 0.0), strict=True)
     return pa.table({name: pa.array(column) for name, column in zip(("family", "seconds", "hbm", "flops"), columns, strict=True)})

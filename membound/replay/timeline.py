@@ -31,7 +31,7 @@ _LAUNCH, _PCIE = ROW["launch"], ROW["pcie"]
 # From cudaLaunchKernel's return to the kernel's start on an idle GPU, s: 2 to 3 us on Ampere and Hopper (NVIDIA forums and blog, "Understanding
 # the visualization of overhead and latency in Nsight Systems").
 _START: Final = 2.5e-6
-# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.allocator_walk. Looked at every so many items.
+# Launches that the driver queues before it makes the host wait: an assumption, as in membound.replay.releases. Looked at every so many items.
 _QUEUE: Final = 1024
 _LOOK: Final = 128
 # Kernels in a row from which it pays to take them together.
@@ -95,13 +95,17 @@ class _Player:
         self.joined: list[Spent] = []
         self.start = np.zeros((len(program), self.columns))
         self.end = np.zeros((len(program), self.columns))
+        # When the host goes on: of rows of kernels, of other items as the last moment that it is known of and launches since.
         self.gone_on = np.zeros((len(program), self.columns))
+        self.alone: list[int] = []
+        self.bases: list[Floats] = []
+        self.sinces: list[float] = []
         self.table = prices.by_entry
         self.items = program.items
         self.index, self.cost = prices.index.tolist(), prices.launch.tolist()
         # When each launch would arrive had the host nothing else to do: within a row, differences count.
         self.arriving = np.cumsum(prices.launch)[:, None] * self.factor
-        self.segments = segments(program)
+        self.segments = program.segments
         self.cuts = set(self.segments[1:].tolist())
         self.rows = list(_rows_of_kernels(program, self.segments))
         self.done = 0  # Rows played.
@@ -114,11 +118,14 @@ class _Player:
         other.tails, other.events = dict(self.tails), dict(self.events)
         other.engines = {kind: engine.twin() for kind, engine in self.engines.items()}
         other.joined, other.borders = list(self.joined), list(self.borders)
+        other.alone, other.bases, other.sinces = list(self.alone), list(self.bases), list(self.sinces)
         return other
 
     def timeline(self) -> Timeline:
         """All that is left, played."""
         self.until(len(self.program))
+        if self.alone:
+            self.gone_on[self.alone] = np.concatenate(self.bases).reshape(-1, self.columns) + np.array(self.sinces)[:, None] * self.factor
         return Timeline(self.start, self.end, self.gone_on, np.stack([*self.borders, self._end()]), self.segments)
 
     def until(self, end: int) -> None:
@@ -132,7 +139,9 @@ class _Player:
             else:
                 for item in range(first, after):
                     self._one(item)
-                    self.gone_on[item] = self.base[0] + self.since * self.factor
+                    self.alone.append(item)
+                    self.bases.append(self.base[0])
+                    self.sinces.append(self.since)
             last = after - 1
             if last >= _QUEUE and not last % _LOOK:
                 # The host is never further ahead than the queue is deep.
@@ -268,12 +277,6 @@ def later(a: Spent, b: Spent) -> Spent:
     if not count:
         return a
     return b if count == len(after) else np.where(after, b, a)
-
-
-def segments(program: Program) -> Column:
-    """First item of each phase of each captured micro-step."""
-    key = program.micro * 64 + program.phase
-    return np.flatnonzero(np.diff(key, prepend=key[0] - 1 if len(key) else 0)).astype(np.int64)
 
 
 def _rows_of_kernels(program: Program, starts: Column) -> Iterator[tuple[int, int]]:

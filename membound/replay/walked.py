@@ -23,11 +23,11 @@ _SOURCES = (
     "allocator_settings",
     "allocator_walk",
     "caching_allocator",
-    "deferred",
+    "cycles",
     "device_segments",
     "expandable_segments",
     "memory_program",
-    "pace",
+    "releases",
     "walked",
 )
 
@@ -82,7 +82,7 @@ def walked(walk: Callable[[], Walk], parts: Iterable[Any], memo: Memo) -> Walked
         return _remembered(known)
     done = walk()
     sizes, reserved = done.columns()
-    found = Walked(sizes, reserved, done.allocator.active_peak, done.allocator.num_alloc_retries, done.failure)
+    found = Walked(sizes, reserved, done.allocator.active_peak, done.retries, done.failure)
     memo.put(key, _arrays(found))
     return found
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from membound.cost.dispatch import dispatched, prefers_cudnn
 from membound.cost.l2 import effective_capacity
 from membound.cost.law import Kernels, Shape
 from membound.cost.laws import LAWS, law_of
 from membound.cost.power import Load
+from membound.replay.flows import Flows
 from membound.replay.program import Program
 from membound.replay.traffic import traffic
 from membound.replay.transfers import Transfers
@@ -37,6 +39,17 @@ class Group:
     """Numbers of the distinct kernels, m of them."""
     kernels: Kernels
     """m x K entries: all members at the first length, then at the second, ..."""
+
+    @functools.cached_property
+    def _by_dispatch(self) -> dict[bool, Kernels]:
+        return {}
+
+    def on(self, gpu: Gpu) -> Kernels:
+        """The kernels that run on `gpu`, where PyTorch takes what it prefers there."""
+        preferring = prefers_cudnn(gpu)
+        if preferring not in self._by_dispatch:
+            self._by_dispatch[preferring] = dispatched(self.kernels, gpu)
+        return self._by_dispatch[preferring]
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,19 @@ class Workload:
         items, first = np.unique(operands.item[reads], return_index=True)
         result[items] = half[operands.form[reads[first]]]
         return result
+
+    @functools.cached_property
+    def flows(self) -> Flows:
+        """What flows while they run."""
+        return Flows(self)
+
+    @functools.cached_property
+    def dimm_bytes(self) -> Floats:
+        """Bytes that each item moves over the DIMMs; [n, K]."""
+        found, those = np.zeros(self.moved.shape), self.transfers
+        at_work = (those.cores | those.drives)[:, None]
+        found[self.others] = np.where(those.copies[:, None], self.moved[self.others], np.where(at_work, those.nbytes[:, None], 0.0))
+        return found
 
     @functools.cached_property
     def amounts(self) -> Load:

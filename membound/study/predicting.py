@@ -20,6 +20,7 @@ from membound.replay.memory import replay
 from membound.replay.predict_memory import memory_fits, memory_tables, memory_values
 from membound.replay.predict_time import Timing, time_values, unknown_share
 from membound.replay.result import Memory
+from membound.replay.step import Played
 from membound.replay.time import Replayer, pace
 from membound.replay.time_tables import time_tables
 from membound.replay.walked import Forgetful, Memo
@@ -79,11 +80,11 @@ class Predictor:
         """
         return self.priced(self.replayer(job, machine.gpus, options), job, machine)
 
-    def priced(self, replayer: Replayer, job: Job, machine: Machine) -> Prediction:
-        """The prediction for `job`, which `replayer` holds, on `machine`."""
+    def priced(self, replayer: Replayer, job: Job, machine: Machine, played: Played | None = None) -> Prediction:
+        """The prediction for `job`, which `replayer` holds, on `machine`; `played` where its step has been played there already."""
         trace = replayer.trace
-        played = replayer.on(machine)
-        memory = replay(trace, machine, self.settings, self._memo, pace(played))
+        played = played or replayer.on(machine)
+        memory = replay(replayer.scripts, machine, self.settings, self._memo, pace(played))
         timing = Timing.of(played, machine)
         return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
 

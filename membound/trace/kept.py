@@ -66,7 +66,8 @@ class Kept:
         except StorageError as error:
             # The folder, not the entry, is what a user can cure, and what is worth saying once.
             self.warn(f"{self.what} is not kept: {str(error).replace(str(entry), str(self.folder))}")
-        self._evict(keep=entry)
+        if not self._room_for(entry):
+            self._evict(keep=entry)
 
     def usage(self) -> tuple[int, int]:
         """Entries and bytes."""
@@ -78,6 +79,28 @@ class Kept:
             return [path for path in self.folder.iterdir() if path.is_dir()]
         except OSError:
             return []
+
+    def _room_for(self, entry: Path) -> bool:
+        """Whether `entry`, just written, is known to leave all entries within `cap`: looking at every one at each write costs more than writing.
+
+        Their bytes, and when they were counted, stand in a file beside them. Processes that write it at the same time make it a little wrong,
+        until they are counted again, which is before a draft that is abandoned now is old enough to go.
+        """
+        try:
+            total, counted = map(float, self._account.read_text().split())
+            total += _size(entry)
+        except (OSError, ValueError):
+            return False
+        self._note(total, counted)
+        return total <= self.cap and time.time() - counted < _ABANDONED
+
+    def _note(self, total: float, counted: float) -> None:
+        with suppress(OSError):
+            self._account.write_text(f"{total:.0f} {counted:.0f}")
+
+    @property
+    def _account(self) -> Path:
+        return self.folder.with_name(f".{self.folder.name}-bytes")
 
     def _evict(self, keep: Path) -> None:
         """Remove abandoned drafts, then the longest unused entries until the rest is within `cap`. `keep` stays in any case."""
@@ -95,10 +118,11 @@ class Kept:
         total = sum(size for _, size, _ in used)
         for _, size, entry in sorted(used):
             if total <= self.cap:
-                return
+                break
             if entry != keep:
                 _remove(entry)
                 total -= size
+        self._note(total, time.time())
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from membound.cost import context, workspaces
 from membound.cost.host_base import host_base
 from membound.replay.allocator_settings import AllocatorSettings
+from membound.replay.cycles import again
 from membound.replay.memory import replay
-from membound.replay.memory_program import again, program
+from membound.replay.memory_program import program
 from membound.replay.predict_memory import memory_fits, memory_tables, memory_values
 from membound.replay.result import GpuMemory, Memory
 from membound.run import quantities
@@ -306,7 +307,7 @@ class TestRepeats:
         whole = program(script.trace(), machine.gpu.architecture)
         repeated = again(whole, 1, 5, 2)
         assert repeated is not None
-        turns, rest = repeated
+        turns, rest = repeated.turns, repeated.after
         assert turns.target.tolist() == [3, after, 4, 4, 5, 3, 6, 6]
         assert rest.target.tolist() == [5]
         assert turns.origin[[3, 4, 5, 6]].tolist() == [after, inner, after, inner]

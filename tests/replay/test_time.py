@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from membound.cost.collectives import sent
+from membound.replay.flows import FLOWS
 from membound.replay.predict_time import Timing, relative_band, time_values, unknown_share
 from membound.replay.program import compiled
 from membound.replay.series import course
-from membound.replay.step import FLOWS, KINDS, Played
+from membound.replay.step import KINDS, Played
 from membound.replay.time import Replayer
 from membound.replay.time_tables import time_tables
 from membound.replay.timeline import play, play_twice
@@ -242,7 +243,7 @@ class TestValues:
         _, played = played_everywhere(replayers["quantised"])[0]
         program = played.work.program
         packed = np.array([name.startswith("bitsandbytes.gemm_4bit") for name in program.trace.header.ops])[program.op]
-        all_of_them, tensor = (played.amounts[packed, FLOWS.index(name)].sum() for name in ("flops", "tensor_flops"))
+        all_of_them, tensor = (played.work.flows.by_item[:, FLOWS.index(name), packed].sum() for name in ("flops", "tensor_flops"))
         assert tensor == all_of_them > 0
 
     def test_rates_are_what_the_step_takes(self, replayers: dict[str, Replayer]) -> None:

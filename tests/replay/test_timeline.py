@@ -60,7 +60,7 @@ class Script:
                 table[[0, ROW[RESOURCE[kind]]], item] = seconds * scale * np.arange(1, columns + 1)
         count = len(self.items)
         zeros = np.zeros((count, columns))
-        return play(compiled(trace), Prices(table, np.arange(count), np.full(count, launch), np.zeros(count), zeros, zeros))
+        return play(compiled(trace), Prices(table, np.arange(count), np.full(count, launch), np.zeros(count), zeros))
 
 
 @pytest.fixture

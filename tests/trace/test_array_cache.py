@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from membound.trace.array_cache import ArrayCache
+from membound.trace.kept import Kept
 
 KEY = "b" * 64
 ARRAYS = {"sizes": np.array([512, -512, 1 << 40]), "reserved": np.arange(1000), "none": np.empty(0, np.int64)}
@@ -66,3 +67,22 @@ def test_a_disk_that_refuses_is_a_warning(tmp_path: Path, warnings: list[str]) -
     assert refused.get(KEY) is None
     assert len(warnings) == 1
     assert "a replay is not kept" in warnings[0]
+
+
+def test_entries_are_counted_only_where_they_may_be_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Path] = []
+    real = Kept._entries
+
+    def entries(self: Kept) -> list[Path]:
+        counted.append(self.folder)
+        return real(self)
+
+    monkeypatch.setattr(Kept, "_entries", entries)
+    kept = ArrayCache(tmp_path)
+    for number in range(5):
+        kept.put(str(number), ARRAYS)
+    assert len(counted) == 1
+    # A process that knows a smaller limit looks again, and forgets.
+    ArrayCache(tmp_path, cap=1).put("last", ARRAYS)
+    assert len(counted) == 2
+    assert len(list((tmp_path / "replays").iterdir())) == 1

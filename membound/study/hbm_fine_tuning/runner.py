@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from membound.errors import MemboundError
+from membound.errors import InputError, MemboundError
 from membound.ghost import row_lengths
 from membound.ghost.servers import preloaded
 from membound.replay.lengths import of as of_job
+from membound.replay.side_by_side import on_each
+from membound.replay.step import Played
 from membound.replay.time import Replayer
 from membound.run.schema import Run
 from membound.spec.job import Job
@@ -126,12 +128,14 @@ class _Maker:
             self.failed.update({point.name: failure for point in points})
             self.heard(f"failed: {points[0].title}: {failure}")
             return
-        for point in points:
-            self._price(point, replayer)
+        for point, played in zip(points, on_each(replayer, [point.machine for point in points]), strict=True):
+            self._price(point, replayer, played)
 
-    def _price(self, point: Point, replayer: Replayer) -> None:
+    def _price(self, point: Point, replayer: Replayer, played: Played | InputError) -> None:
         try:
-            made = self.predictor.priced(replayer, point.job, point.machine).run
+            if isinstance(played, InputError):
+                raise played
+            made = self.predictor.priced(replayer, point.job, point.machine, played).run
         except MemboundError as error:
             self.failed[point.name] = str(error)
             self.heard(f"failed: {point.name}: {error}")

@@ -197,7 +197,7 @@ class _Memories:
         return self._known[key]
 
     def _replayed(self, machine: Machine, ahead: Pace | None) -> _Answer:
-        memory = replay(self._trace, machine, self._settings, self._memo, ahead)
+        memory = replay(self._replayer.scripts, machine, self._settings, self._memo, ahead)
         values = memory_values(memory, self._trace, machine)
         return memory_fits(memory), {name: values[name] for name in MEMORY}
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from membound.cost.heat import temperatures
 from membound.cost.power import board_power, core_clock
+from membound.replay.flows import FLOWS
 from membound.replay.predict_time import Timing, time_values
 from membound.replay.series import COLUMNS, Course
-from membound.replay.step import FLOWS, Played
+from membound.replay.step import Played
 from membound.run.schema import Missing, Value
 from membound.run.series import GPU_PERIOD
 from membound.spec.machine import Machine

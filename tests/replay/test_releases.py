@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from membound.replay.caching_allocator import CachingAllocator
-from membound.replay.deferred import Clock
 from membound.replay.memory import replay
+from membound.replay.memory_program import ALLOC, FREE, USE, MemoryProgram
 from membound.replay.pace import Pace, deferring
+from membound.replay.releases import Deferred, by_clock
 from membound.spec import catalogue
 from membound.trace.builder import TraceBuilder
 from membound.trace.schema import KIND, PHASE, PLACE, Trace
@@ -69,14 +69,14 @@ def test_only_what_another_stream_uses_depends_on_the_pace() -> None:
 
 def test_the_clock_goes_on_from_turn_to_turn() -> None:
     # Each turn takes the host 2 s and stream 1 is done 3 s after it has begun: in the next turn, once its first second is over.
-    allocator, clock = CachingAllocator(None), Clock(pace([0, 1], [1.0, 2.0], 3.0))
-    for turn in range(3):
-        block = allocator.malloc(SIZE)
-        allocator.record_stream(block, 1)
-        clock.freed({1}, 1, turn + 1)
-        allocator.free(block, turn + 1)
-        assert allocator.active == SIZE
-        clock.look(allocator, 1)
-        assert allocator.active == SIZE
-        clock.look(allocator, 0)
-        assert allocator.active == 0
+    turns = 3
+    blocks = np.arange(turns).repeat(5) * 3 + np.tile([0, 1, 1, 1, 2], turns)
+    columns = {"action": [ALLOC, ALLOC, USE, FREE, ALLOC], "row": [0, 1, 1, 1, 1], "stream": [0, 0, 1, 0, 0]}
+    program = MemoryProgram(
+        **{name: np.tile(column, turns) for name, column in columns.items()},
+        target=blocks,
+        **{name: np.full(3 * turns, SIZE) for name in ("nbytes", "category", "origin")},
+    )
+    found = by_clock(program, Deferred.of(program), pace([0, 1], [1.0, 2.0], 3.0))
+    assert found.block.tolist() == [1, 4, 7]
+    assert found.event.tolist() == [5, 10, len(program)]

@@ -1,0 +1,83 @@
+"""What is replayed of a Trace's GPU memory: its program, the repeats of what was captured once, and further turns of the last step."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from membound.replay.cycles import TURNS, Cycle, Flags, again, step_begins, with_middle_repeated
+from membound.replay.memory_program import Column, MemoryProgram, program
+from membound.replay.pace import Pace
+from membound.replay.releases import Deferred, Releases, by_clock, without_times
+from membound.spec.machine import Architecture
+from membound.trace.schema import KIND, Trace
+
+
+@dataclass(frozen=True)
+class Script:
+    """The program of a Trace on GPUs of one architecture, whatever else they are."""
+
+    program: MemoryProgram
+    """The whole, and then the turns after it."""
+    count: int
+    """Events of the whole."""
+    captured: Flags
+    """Which of the whole's events were captured."""
+    cycles: tuple[Cycle, ...]
+    last_step: int
+    """First event of the last step."""
+    launched: Column
+    """Launches up to each instruction."""
+
+    @functools.cached_property
+    def content(self) -> bytes:
+        """SHA-256 of what an allocator is asked."""
+        asked = self.program
+        columns = (asked.action, asked.target, asked.stream, asked.nbytes)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(column).data for column in columns)).digest()
+
+    @functools.cached_property
+    def deferred(self) -> Deferred:
+        """Frees that wait for other streams."""
+        return Deferred.of(self.program)
+
+    def releases(self, pace: Pace | None) -> Releases:
+        """When these go through: by the times of `pace`, or without any."""
+        if pace is None:
+            return without_times(self.program, self.deferred, self.launched)
+        return by_clock(self.program, self.deferred, pace)
+
+
+class Scripts:
+    """The scripts of one Trace by architecture, each made once."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._known: dict[Architecture, Script] = {}
+
+    def of(self, architecture: Architecture) -> Script:
+        """The one for GPUs of `architecture`."""
+        if architecture not in self._known:
+            self._known[architecture] = _script(self.trace, architecture)
+        return self._known[architecture]
+
+
+def _script(trace: Trace, architecture: Architecture) -> Script:
+    whole = program(trace, architecture)
+    last_step = whole.until(step_begins(trace))
+    whole, captured, middle = with_middle_repeated(whole, trace, min(trace.header.repeat - 1, TURNS))
+    cycles = [] if middle is None else [middle]
+    repeated = again(whole, last_step, len(whole), TURNS) if trace.header.steps > 0 else None
+    joined = whole
+    if repeated is not None:
+        joined = whole.joined(repeated.turns)
+        cycles += [repeated.cycle, *(each for cycle in cycles for each in repeated.inner(cycle))]
+    return Script(joined, len(whole), captured, tuple(cycles), last_step, _launched(trace))
+
+
+def _launched(trace: Trace) -> Column:
+    kinds = [KIND[name] for name in ("kernel", "copy_h2d", "copy_d2h", "collective")]
+    return np.cumsum(np.isin(trace.instructions["kind"], kinds)).astype(np.int64)
