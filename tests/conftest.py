@@ -21,6 +21,21 @@ from membound.trace.schema import Trace
 # Read when Hugging Face's packages are imported: before any test.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# The files that take longest, longest first: where files are dealt out to several processes, none is left with a long one at the end.
+LONGEST = (
+    *("study/hbm_fine_tuning/test_for_real", "ghost/test_models", "ghost/test_exact", "cli/test_sweep", "cli/test_predict", "replay/test_time"),
+    *("ghost/test_shortcut", "cli/test_calibrate", "study/hbm_fine_tuning/test_hbm_fine_tuning", "ghost/test_capture", "ghost/test_other_models"),
+    *("ghost/test_quantised", "ghost/test_kernels", "measure/clocks/test_killed", "measure/clocks/test_session", "study/test_answers"),
+    *("measure/running/test_outcomes", "measure/sampling/test_sweep", "study/sweep/test_sweep", "study/calibration/test_fitting"),
+    *("ghost/test_deepspeed", "measure/clocks/test_restore", "report/page/test_browser", "study/calibration/test_leave_one_out"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    turns = {Path(__file__).parent / f"{name}.py": turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def trace_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
