@@ -83,7 +83,7 @@ ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VIS
 PREPARATION: Final = """
 from contextlib import suppress
 import membound.ghost.witness, membound.programs.causal_lm
-for name in ("peft", "bitsandbytes", "deepspeed"):
+for name in ("peft", "bitsandbytes"):
     with suppress(ImportError):
         __import__(name)
 """
