@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # DeepSpeed builds itself against the PyTorch that is there, with the tools that are there.
 FIRST := torch==2.13.0 setuptools wheel py-cpuinfo ninja hatchling editables
+# A file's tests share what it captures and trains, so they stay in one process; tests/conftest.py has long files begin first.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: study test gallery format clean
 
@@ -17,7 +19,7 @@ test: $(VENV)/all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict membound
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest $(TWO)
 
 gallery: $(VENV)/all
 	$(BIN)/python examples/gallery/build.py

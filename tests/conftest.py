@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+# Before anything that reads them is imported. Several tests run at once: threads of each that wait for one another take more time than they save.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# No network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 from membound.ghost.capture import capture
 from membound.ghost.processes import fresh
 from membound.ghost.servers import preloaded
@@ -18,8 +23,21 @@ from membound.study.predicting import Predictor
 from membound.trace import cache
 from membound.trace.schema import Trace
 
-# Read when Hugging Face's packages are imported: before any test.
-os.environ["HF_HUB_OFFLINE"] = "1"
+# The files that take longest, longest first: where files are dealt out to several processes, none is left with a long one at the end.
+LONGEST = (
+    *("measure/running/test_everything", "study/hbm_fine_tuning/test_for_real", "ghost/test_models", "ghost/test_exact", "cli/test_sweep"),
+    *("cli/test_predict", "replay/test_time", "ghost/test_shortcut", "cli/test_calibrate", "study/hbm_fine_tuning/test_hbm_fine_tuning"),
+    *("ghost/test_capture", "ghost/test_other_models", "ghost/test_quantised", "ghost/test_kernels", "measure/clocks/test_killed"),
+    *("measure/clocks/test_session", "study/test_answers", "measure/running/test_outcomes", "measure/running/test_killed"),
+    *("measure/running/test_nodes", "measure/sampling/test_sweep", "study/sweep/test_sweep", "study/calibration/test_fitting"),
+    *("ghost/test_deepspeed", "measure/clocks/test_restore", "report/page/test_browser", "study/calibration/test_leave_one_out"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of the longest files first."""
+    turns = {Path(__file__).parent / f"{name}.py": turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))
 
 
 @pytest.fixture(scope="session", autouse=True)

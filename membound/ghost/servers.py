@@ -20,9 +20,11 @@ USUAL: tuple[str, ...] = (
     *("membound.ghost.run", "membound.trace.store", "membound.programs.causal_lm"),
     *(f"transformers.{name}" for name in ("masking_utils", "modeling_utils", "modeling_layers", "utils.type_validators")),
 )
-"""What every server imports. PEFT, and bitsandbytes, which imports it, are left to the children: it makes tensors while it is imported, which the
-capture of a LoRA has always seen."""
+"""What every server imports. PEFT, and bitsandbytes, which it imports, are left to the children: they make tensors while they are imported, which
+the capture of a LoRA has always seen."""
 _ENGINES: Final = {"deepspeed": ("deepspeed",)}
+_ADAPTERS: Final = ("torch._inductor.compile_fx",)
+"""Most of what bitsandbytes imports, for `torch.compile`; makes no tensors."""
 _SERVER: Final = "membound.ghost.server"
 # Longest that a server may take to see that nobody needs it any more, s; it is killed then.
 _PATIENCE: Final = 1.0
@@ -146,7 +148,7 @@ class _Servers:
             server.close()
             server = self._taken()
         server = server or _Server()
-        server.ask((*USUAL, *_ENGINES.get(job.recipe.engine, ())), ends)
+        server.ask((*USUAL, *_ENGINES.get(job.recipe.engine, ()), *(() if job.recipe.method == "full" else _ADAPTERS)), ends)
         return _Forked(server, self._keep)
 
     def _taken(self) -> _Server | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import commands
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "validation" / "kernels" / "h100-sxm.csv"
@@ -20,9 +20,7 @@ FAMILIES = {
 
 def membound(*arguments: str, profiles: Path) -> subprocess.CompletedProcess[str]:
     """`membound` with `arguments`, no GPU to be seen, `profiles` the user's own."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "MEMBOUND_PROFILES": str(profiles)}
-    command = [sys.executable, "-m", "membound", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=profiles, check=False)
+    return commands.membound(*arguments, folder=profiles, CUDA_VISIBLE_DEVICES="", MEMBOUND_PROFILES=str(profiles))
 
 
 @pytest.fixture

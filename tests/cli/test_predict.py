@@ -16,14 +16,10 @@ import pytest
 
 from membound.run import quantities
 from membound.trace.schema import Trace
+from tests.commands import from_nothing, membound
 
 TINY = "model: tiny\ndata: {seq_len: 256}\nrecipe: {micro_batch: 2}\nmachine: rtx-4090\n"
 COMMAND = [sys.executable, "-m", "membound"]
-
-
-def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """`membound` with `arguments`, as a process of its own."""
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, input=stdin, env={**os.environ, **environment}, check=False)
 
 
 @pytest.fixture
@@ -36,7 +32,7 @@ def job(tmp_path: Path) -> Path:
 @pytest.mark.usefixtures("tiny_trace")
 class TestAnswers:
     def test_json_is_one_document_and_nothing_else(self, job: Path) -> None:
-        done = run("predict", str(job), "--json")
+        done = from_nothing("predict", str(job), "--json")
         assert (done.returncode, done.stderr) == (0, "")
         document = json.loads(done.stdout)
         assert (document["schema"], document["origin"], document["fits"]["gpu"], document["fits"]["why"]) == (1, "predicted", True, None)
@@ -51,28 +47,28 @@ class TestAnswers:
 
     def test_asked_again_it_answers_the_same(self, job: Path, tmp_path: Path) -> None:
         asked = ["predict", str(job), "--json", "-s", "recipe.accumulation=2"]
-        first, again = (run(*asked, MEMBOUND_CACHE=str(tmp_path / "cache")) for _ in range(2))
+        first, again = (membound(*asked, MEMBOUND_CACHE=str(tmp_path / "cache")) for _ in range(2))
         documents = [json.loads(done.stdout) for done in (first, again)]
         documents[0]["about"].pop("capture")
         assert documents[0] == documents[1]
 
     def test_people_get_a_summary(self, job: Path) -> None:
-        done = run("predict", str(job))
+        done = membound("predict", str(job))
         assert (done.returncode, done.stderr) == (0, "")
         assert "FITS ON THE GPU" in done.stdout
 
     def test_standard_input_and_changes(self) -> None:
-        done = run("predict", "-", "--json", "-s", "machine.gpu.hbm.capacity=40 GiB", stdin=TINY)
+        done = membound("predict", "-", "--json", "-s", "machine.gpu.hbm.capacity=40 GiB", stdin=TINY)
         assert json.loads(done.stdout)["machine"]["gpu"]["hbm"]["capacity"] == 40 * 2**30
 
     def test_what_does_not_fit_is_an_answer_too(self, job: Path) -> None:
-        done = run("predict", str(job), "--json", "--no-advice", "-s", "machine.gpu.hbm.capacity=300 MiB")
+        done = membound("predict", str(job), "--json", "--no-advice", "-s", "machine.gpu.hbm.capacity=300 MiB")
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["fits"]["gpu"] is False
 
     def test_the_allocators_settings_are_heard(self, job: Path) -> None:
         plain, larger = (
-            json.loads(run("predict", str(job), "--json", "--allocator", text).stdout)["values"]["gpu.memory.reserved.peak"]["value"]
+            json.loads(membound("predict", str(job), "--json", "--allocator", text).stdout)["values"]["gpu.memory.reserved.peak"]["value"]
             for text in ("", "large_segment_size_mb:64")
         )
         assert plain < larger
@@ -80,7 +76,7 @@ class TestAnswers:
     def test_a_folder_of_results(self, job: Path, tmp_path: Path) -> None:
         out = tmp_path / "deep" / "out"
         for _ in range(2):  # a second time in place of the first
-            done = run("predict", str(job), "--json", "--out", str(out))
+            done = membound("predict", str(job), "--json", "--out", str(out))
             assert (done.returncode, done.stderr) == (0, "")
         assert json.loads((out / "run.json").read_text())["fits"] == json.loads(done.stdout)["fits"]
         assert (out / "memory.png").stat().st_size > 1000
@@ -88,7 +84,7 @@ class TestAnswers:
 
     def test_a_cache_that_cannot_be_written_is_a_warning(self, job: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
-        done = run("predict", str(job), "--json", MEMBOUND_CACHE=str(tmp_path / "file" / "cache"))
+        done = membound("predict", str(job), "--json", MEMBOUND_CACHE=str(tmp_path / "file" / "cache"))
         assert done.returncode == 0
         assert json.loads(done.stdout)["fits"]["gpu"] is True
         told = [line.split(" is not kept: ")[0] for line in done.stderr.splitlines()]
@@ -125,7 +121,7 @@ class TestAnswers:
 )
 @pytest.mark.usefixtures("tiny_trace")
 def test_each_mistake_is_one_line(arguments: list[str], told: str, job: Path, tmp_path: Path) -> None:
-    done = run("predict", *({"JOB": str(job), "FOLDER": str(tmp_path)}.get(text, text) for text in arguments))
+    done = membound("predict", *({"JOB": str(job), "FOLDER": str(tmp_path)}.get(text, text) for text in arguments))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("membound: ")
     assert told in done.stderr
@@ -134,8 +130,17 @@ def test_each_mistake_is_one_line(arguments: list[str], told: str, job: Path, tm
 
 @pytest.mark.parametrize("arguments", [["predict"], ["predict", "a", "b"], ["predict", "--bogus"], ["bogus"]])
 def test_wrong_usage_has_a_status_of_its_own(arguments: list[str]) -> None:
-    done = run(*arguments)
+    done = membound(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["predict", "no-such.yaml"], 1), (["bogus"], 2), (["catalogue", "--json"], 0)])
+def test_a_process_that_is_forked_answers_as_one_that_is_not(arguments: list[str], status: int) -> None:
+    forked, new = membound(*arguments), from_nothing(*arguments)
+    assert forked.returncode == new.returncode == status
+    assert forked.stdout == new.stdout
+    # Usage names the program by how it was started.
+    assert forked.stderr.replace("-c ", "python -m membound ") == new.stderr
 
 
 def stop(job: Path, tmp_path: Path, number: int) -> tuple[int, str, str]:
@@ -162,22 +167,22 @@ def test_a_stopped_capture_leaves_nothing(job: Path, tmp_path: Path, number: int
 
 class TestOtherVerbs:
     def test_help_and_version(self) -> None:
-        assert "predict" in run("--help").stdout
-        assert run("--version").stdout.startswith("membound ")
+        assert "predict" in from_nothing("--help").stdout
+        assert membound("--version").stdout.startswith("membound ")
 
     def test_catalogue(self) -> None:
-        assert {"models", "machines"} <= json.loads(run("catalogue", "--json").stdout).keys()
-        assert json.loads(run("catalogue", "machines", "hgx-h100", "--json").stdout)["gpu"]["name"] == "h100-sxm"
-        assert "158,016 parameters" in run("catalogue", "models").stdout
-        assert "model_type: llama" in run("catalogue", "models", "llama-7b").stdout
+        assert {"models", "machines"} <= json.loads(membound("catalogue", "--json").stdout).keys()
+        assert json.loads(membound("catalogue", "machines", "hgx-h100", "--json").stdout)["gpu"]["name"] == "h100-sxm"
+        assert "158,016 parameters" in membound("catalogue", "models").stdout
+        assert "model_type: llama" in membound("catalogue", "models", "llama-7b").stdout
 
     @pytest.mark.parametrize(("arguments", "told"), [(["machine"], "did you mean machines"), (["models", "lama-7b"], "did you mean llama-7b")])
     def test_catalogue_tells_the_nearest(self, arguments: list[str], told: str) -> None:
-        done = run("catalogue", *arguments)
+        done = membound("catalogue", *arguments)
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
         assert told in done.stderr
 
     def test_doctor(self, tiny_trace: Trace) -> None:
-        document: dict[str, Any] = json.loads(run("doctor", "--json").stdout)
+        document: dict[str, Any] = json.loads(membound("doctor", "--json").stdout)
         assert document["packages"]["torch"] == tiny_trace.header.versions["torch"]
-        assert "torch" in run("doctor").stdout
+        assert "torch" in membound("doctor").stdout

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,16 @@ import pytest
 
 from membound.measure.clocks import simulated_board as board
 from membound.run import store
+from tests.commands import from_nothing, membound
 
 TINY = "model: tiny\ndata: {seq_len: 256}\nrecipe: {micro_batch: 2}\nmachine: rtx-4090\n"
-COMMAND = [sys.executable, "-m", "membound", "sweep"]
 CLOCK = "machine.gpu.hbm.clock"
 BOTH = f"{CLOCK}=1593MHz,2619MHz"
 
 
 def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """`membound sweep` with `arguments`, as a process of its own that sees no GPU."""
-    surroundings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, input=stdin, env=surroundings, check=False)
+    return membound("sweep", *arguments, stdin=stdin, CUDA_VISIBLE_DEVICES="", **environment)
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +62,7 @@ class TestPredicted:
         assert done.stdout.count("launch") == 2
 
     def test_a_terminal_of_ascii_alone_gets_ascii_alone(self, job: str) -> None:
-        done = run(job, "--over", f"{CLOCK}=5GHz,10GHz", PYTHONIOENCODING="ascii")
+        done = from_nothing("sweep", job, "--over", f"{CLOCK}=5GHz,10GHz", PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()
 

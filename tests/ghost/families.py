@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._inductor.compile_fx  # bitsandbytes needs it, and each fork would import it anew
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from membound.ghost import run

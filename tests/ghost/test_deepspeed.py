@@ -6,6 +6,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from membound.programs.engines import deepspeed_config
 from membound.spec.job import Job
 from membound.trace.schema import CATEGORIES, PHASE, PLACE, Trace
 
-pytest.importorskip("deepspeed")
+pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 
 RANKS = 8
 # Two layers, wide enough that padding and norms do not count, and that each rank's part of a matrix is worth a swap file (1 MiB).

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from membound.trace import store
 from membound.trace.categories import lifetimes
 from membound.trace.compare import compare
 from membound.trace.schema import CATEGORY, Trace
+from tests.prepared import Prepared
 
 _PATIENCE: Final = 300.0
 """After so many seconds a real run counts as hung."""
@@ -78,6 +79,14 @@ CASES: Final[dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], set
 # Bytes that a case may be apart, all accounted for, where it is more than 24 of each attention layer.
 APART: Final = {"gpt2, bf16": 816, "fsdp": 84, "fsdp, lora": 64, "fsdp, qlora": 64, "fsdp, grad-op": 84, "fsdp, hybrid": 84, "fsdp, fp16-mixed": 84}
 
+ENVIRONMENT: Final = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0"}
+PREPARATION: Final = """
+from contextlib import suppress
+import membound.ghost.witness, membound.programs.causal_lm
+for name in ("peft", "bitsandbytes"):
+    with suppress(ImportError):
+        __import__(name)
+"""
 NODE: Final = 2
 """Ranks on a node."""
 NUMBERS: Final = 256
@@ -94,47 +103,65 @@ def job(name: str) -> Job:
 class Witnesses:
     """Processes that train for real on the CPU, one for each rank; two ranks to a node."""
 
-    def __init__(self, ranks: int, folder: Path) -> None:
+    def __init__(self, ranks: int, folder: Path, prepared: Prepared) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment = {**os.environ, **ENVIRONMENT, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         environment |= {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(min(ranks, NODE))}
         self._folder = folder
-        self._processes = [self._start({**environment, "RANK": str(rank), "LOCAL_RANK": str(rank % NODE)}) for rank in range(ranks)]
-
-    def _start(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        with (self._folder / f"errors-{environment['RANK']}.txt").open("wb") as errors:
-            command = [sys.executable, "-P", "-m", "membound.ghost.witness"]
-            return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment)
+        self._processes = [Witness(prepared, {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank % NODE)}, folder) for rank in range(ranks)]
 
     def witness(self, name: str) -> Trace:
         """The Trace of rank 0's real run of a case."""
         folders = [self._folder / f"{name}, rank {rank}" for rank in range(len(self._processes))]
         for process, folder in zip(self._processes, folders, strict=True):
-            request = {"job": job(name).model_dump(mode="json"), "config": CASES[name][0], "folder": str(folder)}
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-        assert [self._answer(process) for process in self._processes] == ["done"] * len(folders)
+            process.ask({"job": job(name).model_dump(mode="json"), "config": CASES[name][0], "folder": str(folder)})
+        assert [process.answer() for process in self._processes] == ["done"] * len(folders)
         return store.read(folders[0])
-
-    def _answer(self, process: subprocess.Popen[bytes]) -> str:
-        assert process.stdout is not None
-        readable, _, _ = select.select([process.stdout], [], [], _PATIENCE)
-        line = process.stdout.readline() if readable else b'"no answer"'
-        return str(json.loads(line or b'"died"'))
 
     def end(self) -> None:
         """Let go of the processes."""
         for process in self._processes:
-            process.kill()
-            process.communicate()
+            process.end()
+
+
+class Witness:
+    """One of these processes."""
+
+    def __init__(self, prepared: Prepared, environment: dict[str, str], folder: Path) -> None:
+        (asked, self._asking), (self._told, telling) = os.pipe(), os.pipe()
+        with (folder / f"errors-{environment['RANK']}.txt").open("wb") as errors:
+            self._child = prepared.start("from membound.ghost.witness import main; main()", (), (asked, telling, errors), environment)
+        os.close(asked)
+        os.close(telling)
+        self._answers = os.fdopen(self._told, "rb")
+
+    def ask(self, request: dict[str, Any]) -> None:
+        os.write(self._asking, json.dumps(request).encode() + b"\n")
+
+    def answer(self) -> str:
+        readable, _, _ = select.select([self._told], [], [], _PATIENCE)
+        line = self._answers.readline() if readable else b'"no answer"'
+        return str(json.loads(line or b'"died"'))
+
+    def end(self) -> None:
+        os.kill(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        os.close(self._asking)
+        self._answers.close()
 
 
 @pytest.fixture(scope="module")
-def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trace]]:
+def prepared() -> Iterator[Prepared]:
+    """A process that has imported what real runs need; it has trained nothing."""
+    found = Prepared(PREPARATION, {**os.environ, **ENVIRONMENT})
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def witness(tmp_path_factory: pytest.TempPathFactory, prepared: Prepared) -> Iterator[Callable[[str], Trace]]:
     """Real runs by name. ZeRO-3 has processes of its own: it replaces parts of PyTorch for good."""
     running: dict[str, Witnesses] = {}
 
@@ -142,7 +169,7 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         asked = job(name)
         group = "zero-3" if asked.recipe.zero_stage == 3 else f"ranks-{asked.gpus}"
         if group not in running:
-            running[group] = Witnesses(asked.gpus, tmp_path_factory.mktemp(group))
+            running[group] = Witnesses(asked.gpus, tmp_path_factory.mktemp(group), prepared)
         return running[group].witness(name)
 
     yield of
@@ -154,8 +181,8 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
 def test_the_ghost_does_what_the_real_run_does(name: str, witness: Callable[[str], Trace]) -> None:
     config, _, recipe, expected = CASES[name]
     for package, needed in (("deepspeed", "zero_stage" in recipe), ("peft", "method" in recipe), ("bitsandbytes", recipe.get("method") == "qlora")):
-        if needed:
-            pytest.importorskip(package)
+        if needed and find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     real, ghost = witness(name), capture(job(name), config, NODE)
     found = compare(real, ghost, ALLOWED + (DDP_ALLOWED if name == "ddp" else ()))
     assert not found.unexplained, "\n".join(map(str, found.unexplained[:40]))

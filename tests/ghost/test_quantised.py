@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-pytest.importorskip("bitsandbytes")
-pytest.importorskip("peft")
+# Looked for, not imported, which takes seconds: captures do that, in processes of their own.
+pytestmark = pytest.mark.skipif(find_spec("bitsandbytes") is None or find_spec("peft") is None, reason="bitsandbytes or PEFT is not installed")
 
 LLAMA = {
     "model_type": "llama",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from membound.trace.store import read
+from tests.prepared import Prepared
 
 # As in a capture's own process nothing is collected: when that happens, which another process's compiled files decide, would show in what lives.
 SNIPPET = """
@@ -32,9 +33,29 @@ write(run.record(job, model("tiny").config, ranks), Path(sys.argv[2]))
 """
 
 
-def captured(how: str, recipe: str, folder: Path) -> Path:
+# What makes no tensors may be imported before: what does is part of a capture.
+PREPARATION = """
+from contextlib import suppress
+import torch._inductor.compile_fx
+import membound.ghost.handlers, membound.ghost.run, membound.programs.causal_lm, membound.trace.store
+from membound.ghost.deepspeed_adapter import import_as_on_cuda
+from membound.errors import MissingPackageError
+with suppress(MissingPackageError):
+    import_as_on_cuda()
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Iterator[Prepared]:
+    found = Prepared(PREPARATION, os.environ)
+    yield found
+    found.close()
+
+
+def captured(prepared: Prepared, how: str, recipe: str, folder: Path) -> Path:
     out = folder / how
-    subprocess.run([sys.executable, "-c", SNIPPET, how, str(out), recipe], check=True, capture_output=True)
+    done = prepared.run(SNIPPET, how, str(out), recipe)
+    assert done.returncode == 0, done.stderr
     return out
 
 
@@ -50,8 +71,8 @@ RECIPES = [
 
 
 @pytest.mark.parametrize("recipe", [str(recipe) for recipe in RECIPES])
-def test_same_trace_with_and_without(recipe: str, tmp_path: Path) -> None:
-    with_, without = (read(captured(how, recipe, tmp_path)) for how in ("with", "without"))
+def test_same_trace_with_and_without(prepared: Prepared, recipe: str, tmp_path: Path) -> None:
+    with_, without = (read(captured(prepared, how, recipe, tmp_path)) for how in ("with", "without"))
     assert with_.header == without.header
     assert len(with_) > 1000
     for table in ("instructions", "operands", "storages"):

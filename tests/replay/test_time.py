@@ -67,13 +67,24 @@ def replayer(request: pytest.FixtureRequest, replayers: dict[str, Replayer]) -> 
     return replayers[request.param]
 
 
+PRICED: dict[tuple[int, str], Played] = {}
+
+
+def priced(replayer: Replayer, machine: Machine) -> Played:
+    """One of `replayers` on `machine`: priced once, for all tests that look at it."""
+    key = id(replayer), machine.model_dump_json()
+    if key not in PRICED:
+        PRICED[key] = replayer.on(machine)
+    return PRICED[key]
+
+
 def machines_of(replayer: Replayer) -> list[Machine]:
     found = [machine_for(name, replayer.trace.header.ranks) for name in MACHINES]
     return [machine for machine in found if machine is not None]
 
 
 def played_everywhere(replayer: Replayer) -> list[tuple[Machine, Played]]:
-    return [(machine, replayer.on(machine)) for machine in machines_of(replayer)]
+    return [(machine, priced(replayer, machine)) for machine in machines_of(replayer)]
 
 
 def captured(trace: Trace) -> np.ndarray[Any, Any]:
@@ -87,7 +98,7 @@ class TestNothingIsLost:
         work = replayer.workload(catalogue.machine("h100-sxm").gpu)
         at = work.lengths.index(replayer.program.lengths[0])
         instructions, last = replayer.trace.instructions, captured(replayer.trace)
-        played = replayer.on(machines_of(replayer)[-1])
+        played = priced(replayer, machines_of(replayer)[-1])
         flows = dict(zip(FLOWS, played.flows[:, :, at].sum(axis=0), strict=True))
         timed = last & np.isin(instructions["kind"], [KIND[kind] for kind in ("kernel", "copy_h2d", "copy_d2h", "collective", "host")])
         assert flows["flops"] == pytest.approx(instructions["flops"][timed].sum())
@@ -123,7 +134,7 @@ class TestNothingIsLost:
         for name, tolerance in {"fixed": 0.02, "offload": 0.02, "shards": 0.02, "lengths": 0.05}.items():
             replayer = replayers[name]
             machine = machines_of(replayer)[-1]
-            played = replayer.on(machine)
+            played = priced(replayer, machine)
             ran = course(played, 0.001, 200 * float(played.step[0]))
             step = dict(zip(FLOWS, played.mean(played.flows), strict=True))
             # A host that runs ahead does some of the next micro-step's work, of which the repeated one then has less.
@@ -133,7 +144,7 @@ class TestNothingIsLost:
             assert ran.rate("busy").mean() == pytest.approx(busy / float(played.step[0]), rel=tolerance)
 
     def test_every_operator_has_a_law(self, replayer: Replayer) -> None:
-        assert unknown_share(replayer.on(machines_of(replayer)[0])) < 0.02
+        assert unknown_share(priced(replayer, machines_of(replayer)[0])) < 0.02
 
 
 def hbm(machine: Machine, factor: float) -> Machine:
@@ -183,7 +194,7 @@ def with_slow_ones(replayer: Replayer) -> list[Machine]:
 @pytest.mark.parametrize("factor", [1.02, 1.7])
 def test_no_job_gets_slower_where_a_part_gets_faster(replayer: Replayer, faster: Callable[[Machine, float], Machine], factor: float) -> None:
     for machine in with_slow_ones(replayer):
-        before, after = (float(replayer.on(each).step[0]) for each in (machine, faster(machine, factor)))
+        before, after = (float(played.step[0]) for played in (priced(replayer, machine), replayer.on(faster(machine, factor))))
         # Which of ranks that hardly differ is the slowest is drawn by lot.
         assert after <= before * (1 + 1e-4), machine.name
 
@@ -191,7 +202,7 @@ def test_no_job_gets_slower_where_a_part_gets_faster(replayer: Replayer, faster:
 @pytest.mark.parametrize("resource", PARTS)
 def test_a_sensitivity_is_what_one_per_cent_saves(replayer: Replayer, resource: str) -> None:
     for machine in with_slow_ones(replayer):
-        before = replayer.on(machine)
+        before = priced(replayer, machine)
         after = float(replayer.on(PARTS[resource](machine, 1.01)).step[0])
         saved = (float(before.step[0]) - after) / float(before.step[0]) / (1 - 1 / 1.01)
         # A share is a slope: within one per cent copies may change their turn, and kernels lie beside collectives a little longer or shorter.
@@ -220,7 +231,7 @@ class TestValues:
     def test_every_quantity_of_time_has_a_value_in_its_band(self, replayer: Replayer) -> None:
         expected = {name for name in quantities.QUANTITIES if name.startswith(TIMED)}
         for machine in machines_of(replayer):
-            values = time_values(Timing.of(replayer.on(machine), machine, seconds=1.0))
+            values = time_values(Timing.of(priced(replayer, machine), machine, seconds=1.0))
             assert set(values) == expected
             quantities.validate(values)
             missing = {name for name, value in values.items() if isinstance(value, Missing)}
@@ -249,7 +260,7 @@ class TestValues:
     def test_rates_are_what_the_step_takes(self, replayers: dict[str, Replayer]) -> None:
         for name, (rows, tokens) in {"fixed": (2, 512), "offload": (2, 256), "shards": (2, 256)}.items():
             machine = machines_of(replayers[name])[-1]
-            played = replayers[name].on(machine)
+            played = priced(replayers[name], machine)
             values = time_values(Timing.of(played, machine, seconds=1.0))
             step = float(played.step[0])
             amounts = {key: value.value for key, value in values.items() if isinstance(value, Value)}
@@ -268,7 +279,7 @@ class TestValues:
 
     def test_tables_are_on_their_grids(self, replayer: Replayer) -> None:
         machine = machines_of(replayer)[-1]
-        timing = Timing.of(replayer.on(machine), machine, seconds=3.0)
+        timing = Timing.of(priced(replayer, machine), machine, seconds=3.0)
         tables = time_tables(timing, 1.0, 1.0, 1.0)
         assert np.diff(tables["gpu"]["time"].to_numpy()) == pytest.approx(0.02)
         assert np.diff(tables["host"]["time"].to_numpy()) == pytest.approx(1.0)
@@ -277,7 +288,7 @@ class TestValues:
         assert [mark["start"] for mark in steps[1:]] == pytest.approx([mark["end"] for mark in steps[:-1]])
 
     def test_a_band_is_wider_where_the_host_decides(self, replayers: dict[str, Replayer]) -> None:
-        played = replayers["fixed"].on(catalogue.machine("h100-sxm"))
+        played = priced(replayers["fixed"], catalogue.machine("h100-sxm"))
         assert relative_band(played) > 0.3 * played.sensitivity["launch"]
 
 
@@ -306,13 +317,13 @@ class TestLengths:
 
     def test_longer_rows_take_longer(self, replayers: dict[str, Replayer]) -> None:
         for machine in machines_of(replayers["lengths"]):
-            played = replayers["lengths"].on(machine)
+            played = priced(replayers["lengths"], machine)
             micro = played.borders[-1]
             # Where the host holds every micro-step to the same time, its queue is looked at in steps: a per mille.
             assert (np.diff(micro) >= -1e-3 * micro[1:]).all()
 
     def test_waiting_for_the_longest_row_is_part_of_the_step(self, replayers: dict[str, Replayer]) -> None:
-        played = replayers["lengths"].on(machines_of(replayers["lengths"])[-1])
+        played = priced(replayers["lengths"], machines_of(replayers["lengths"])[-1])
         # Without a host that holds every micro-step to the same time.
         line = play(played.work.program, played.prices, 0.0)
         alone = Played(played.work, played.prices, line, played.repeat, played.accumulation, played.ranks, played.lengths)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from membound.run.schema import Fits, Missing, Origin, Run, Value
 from membound.spec import catalogue
 from membound.spec.job import Job
 from membound.study.compare import compare
+from tests.commands import from_nothing, membound
 
 PEAK, STEP = "gpu.memory.allocated.peak", "step.time"
 
@@ -92,20 +91,20 @@ class TestCommandLine:
     def test_json_and_table(self, tmp_path: Path) -> None:
         store.write(run("measured", 100.0, 1.0), tmp_path / "a")
         store.write(run("predicted", 104.0, 2.0), tmp_path / "b")
-        command = [sys.executable, "-m", "membound", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
-        done = subprocess.run([*command, "--json"], capture_output=True, text=True)
+        command = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+        done = from_nothing(*command, "--json")
         assert (done.returncode, done.stderr) == (0, "")
         document = json.loads(done.stdout)
         assert document["values"][PEAK] | {"first": 0, "second": 0} == {"first": 0, "second": 0, "ratio": 1.04, "inside": True}
         assert (document["judged"], document["inside"]) == (2, 1)
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = membound(*command)
         assert "1 of 2 observed values lie inside the predicted band" in done.stdout
 
     def test_unlike_runs_are_one_line(self, tmp_path: Path) -> None:
         store.write(run("measured", 1.0), tmp_path / "a")
         store.write(run("measured", 1.0, model="gpt2"), tmp_path / "b")
-        command = [sys.executable, "-m", "membound", "compare", str(tmp_path / "a"), str(tmp_path / "b")]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = ["compare", str(tmp_path / "a"), str(tmp_path / "b")]
+        done = membound(*command)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "membound: these runs differ in model: tiny against gpt2: compare like with like, or write --unlike\n"
-        assert subprocess.run([*command, "--unlike"], capture_output=True).returncode == 0
+        assert membound(*command, "--unlike").returncode == 0

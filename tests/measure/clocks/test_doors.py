@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from membound.measure.clocks.consent import Consent, grant
 from membound.measure.clocks.simulated import SimulatedDriver
 
 ROOT = Path(membound.__file__).parent
-TREES = {file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in sorted(ROOT.rglob("*.py"))}
 CLOCKS = "measure/clocks/"
 
 # What sets a clock, by the names of NVML's bindings (nvidia-ml-py, cuda.bindings.nvml) and of nvidia-smi's options.
@@ -23,9 +23,16 @@ SETTING_FUNCTION = re.compile(r"(nvmlDevice(Set|Reset)|device_(set|reset)_)\w*")
 SETTING_OPTION = re.compile(r"(lock|reset)-(memory|gpu)-clocks|applications-clocks|(^|\s)-(lmcd?|lgc|rmcd?|rgc|ac|rac)\b")
 
 
+@functools.cache
+def nodes() -> dict[str, list[ast.AST]]:
+    """All nodes of each file's source."""
+    sources = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8") for file in sorted(ROOT.rglob("*.py"))}
+    return {name: list(ast.walk(ast.parse(text))) for name, text in sources.items()}
+
+
 def files(found: Callable[[ast.AST], bool]) -> set[str]:
     """The files that have a node for which `found` is true."""
-    return {name for name, tree in TREES.items() if any(found(node) for node in ast.walk(tree))}
+    return {name for name, every in nodes().items() if any(map(found, every))}
 
 
 def names(node: ast.AST) -> Iterator[str]:
@@ -54,7 +61,7 @@ def test_one_file_names_the_drivers_setting_functions() -> None:
 def test_their_names_as_text_are_printed_only() -> None:
     assert files(lambda node: bool(SETTING_FUNCTION.fullmatch(text(node)))) == {CLOCKS + "calls.py"}
     # Where the text is, there is nothing to call by it.
-    used = {name for node in ast.walk(TREES[CLOCKS + "calls.py"]) for name in names(node)}
+    used = {name for node in nodes()[CLOCKS + "calls.py"] for name in names(node)}
     assert not used & {"importlib", "import_module", "pynvml", "getattr", "vars", "subprocess"}
 
 
@@ -76,7 +83,7 @@ def test_one_function_hands_controls_out() -> None:
     assert files(lambda node: "_controls" in names(node)) == {CLOCKS + "consent.py"}
     (function,) = [
         node.name
-        for node in ast.walk(TREES[CLOCKS + "consent.py"])
+        for node in nodes()[CLOCKS + "consent.py"]
         if isinstance(node, ast.FunctionDef) and any("_controls" in names(inner) for inner in ast.walk(node))
     ]
     assert function == "grant"

@@ -7,7 +7,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from membound.measure.clocks.plan import Plan
 from membound.measure.clocks.plan import write as write_plan
 from membound.measure.clocks.refusals import NotRestoredError
 from membound.measure.clocks.simulated import SimulatedDriver
+from tests.commands import membound
 
 LOW, HIGH, CORE = 1_593_000_000, 2_619_000_000, 1_980_000_000
 
@@ -41,7 +41,7 @@ def left(machine: Path, state: Path, driver: SimulatedDriver) -> Entry:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`membound restore` as a process of its own."""
-    return subprocess.run([sys.executable, "-m", "membound", "restore", *arguments], capture_output=True, text=True, check=False)
+    return membound("restore", *arguments)
 
 
 class TestCommand:

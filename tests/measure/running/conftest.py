@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from membound.run import store
 from membound.run.schema import Run
+from tests.commands import membound
 
 COMMAND = [sys.executable, "-m", "membound", "measure"]
 TINY = "model: tiny\ndata: {seq_len: 256}\nrecipe: {micro_batch: 2, learning_rate: 0.003}\n"
@@ -18,8 +18,7 @@ TINY = "model: tiny\ndata: {seq_len: 256}\nrecipe: {micro_batch: 2, learning_rat
 
 def measure(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`membound measure` with `arguments`, run to its end in the folder `cwd`."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+    return membound("measure", *arguments, folder=cwd, CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from membound.measure.sensors.base import Gap, Validity
 from membound.measure.sensors.nvml import Refused
 from membound.measure.sensors.nvml_offer import no_driver
 from membound.measure.source import REAL, Fault, Source
+from tests.commands import from_nothing, membound
 from tests.measure.sampling.conftest import H100
 
 
@@ -68,13 +67,13 @@ def test_without_a_driver_the_cure_is_named(error: Refused | ImportError, reason
 
 
 def test_the_command_speaks_to_people_and_to_programs() -> None:
-    command = [sys.executable, "-m", "membound", "doctor", "--recorded", H100]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    document = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    command = ["doctor", "--recorded", H100]
+    text = from_nothing(*command).stdout
+    document = json.loads(membound(*command, "--json").stdout)
     assert document["machine"] == H100
     for row in document["sensors"]["curves"]:
         assert row["curve"] in text
-    refused = subprocess.run([*command[:-1], "h100-synthetic"], capture_output=True, text=True, check=False)
+    refused = membound(*command[:-1], "h100-synthetic")
     assert refused.returncode == 1
     assert refused.stderr.startswith("membound: machine: 'h100-synthetic': did you mean synthetic-h100")
     assert refused.stdout == ""

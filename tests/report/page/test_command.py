@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from membound.cli.report import labels
+from tests.commands import membound
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """`membound report` with `arguments`, as a process of its own."""
-    command = [sys.executable, "-m", "membound", "report", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return membound("report", *map(str, arguments))
 
 
 def test_the_page_lies_next_to_the_run(on_disk: Callable[..., Path], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from membound.study.calibration import leave_one_out
+from tests.commands import membound
 
 ROOT = Path(__file__).parents[3]
 LAWS = {"matmul", "attention forward", "collectives"}
@@ -53,14 +54,14 @@ def test_written_tables_hold_what_the_document_says(result: leave_one_out.Calibr
 
 
 def test_the_command_prints_one_document() -> None:
-    done = subprocess.run([sys.executable, "-m", "membound", "study", "calibration", "--json"], capture_output=True, text=True, check=True)
+    done = membound("study", "calibration", "--json")
+    assert done.returncode == 0, done.stderr
     assert {error["law"] for error in json.loads(done.stdout)["errors"]} == LAWS
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    command = [sys.executable, "-m", "membound", "study", "calibration", "--out", str(tmp_path / "taken" / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = membound("study", "calibration", "--out", str(tmp_path / "taken" / "out"))
     assert done.returncode == 1
     assert "--out" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -135,7 +135,7 @@ def tiny_plan() -> Plan:
     return Plan({point.name: point for point in points}, {}, {})
 
 
-def into(folder: Path, steps: int = 16) -> Measurements:
+def into(folder: Path, steps: int = 10) -> Measurements:
     """Measures on the processors; the sampler asks a recorded H100."""
     return Measurements(folder, ONE, Options(steps=steps, warm_up=1))
 

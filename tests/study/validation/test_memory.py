@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +26,7 @@ from membound.study.validation.memory.outcome import ALLOCATED, GROUPS, HOST, US
 from membound.study.validation.memory.result import Result, marks, own, write
 from membound.study.validation.memory.rows import read
 from membound.study.validation.outcome import MATCHED, LeftOut, machine_of
+from tests.commands import membound
 
 ROWS = read()
 OUTCOMES = [mapping.outcome(row) for row in ROWS]
@@ -267,7 +266,7 @@ class TestOutput:
 
     @pytest.mark.parametrize(("arguments", "words"), [(["valdation"], "did you mean validation"), (["validation", "--group", "x"], "--group: 'x'")])
     def test_a_wrong_name_is_one_line(self, arguments: list[str], words: str) -> None:
-        done = subprocess.run([sys.executable, "-m", "membound", "study", *arguments], capture_output=True, text=True, check=False)
+        done = membound("study", *arguments)
         assert (done.returncode, done.stdout) == (1, "")
         assert words in done.stderr
         assert done.stderr.count("\n") == 1

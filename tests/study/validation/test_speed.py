@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +25,7 @@ from membound.study.validation.speed.comparison import Predicted, SpeedCompared,
 from membound.study.validation.speed.outcome import EXAM, GROUPS, STEP, TOKENS, SpeedOutcome, Timed
 from membound.study.validation.speed.result import SpeedResult, write
 from membound.study.validation.speed.sources import shapes
+from tests.commands import membound
 
 ROWS = rows.read()
 OUTCOMES = [mapping.outcome(row) for row in ROWS]
@@ -278,7 +277,6 @@ class TestOutput:
         [(["--only", "spede"], "did you mean speed?"), (["--only", "memory", "--group", "llm-foundry"], "--group: 'llm-foundry'")],
     )
     def test_a_wrong_part_is_one_line(self, arguments: list[str], words: str) -> None:
-        command = [sys.executable, "-m", "membound", "study", "validation", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = membound("study", "validation", *arguments)
         assert (done.returncode, done.stdout) == (1, "")
         assert words in done.stderr
