@@ -30,7 +30,9 @@ class Reduction(Streaming):
 def _rate(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> str:
     backward = "_backward" in op
     if "batch_norm" in op:
-        return "batch_norm_backward" if backward else "batch_norm"
+        # PyTorch's own kernels take bf16, cuDNN's fp16 and fp32, and read a row once where they can keep it.
+        kind = "cudnn_batch_norm" if "cudnn" in op and reads and reads[0][0] != "bfloat16" else "batch_norm"
+        return f"{kind}_backward" if backward else kind
     if "_norm" in op and "vector_norm" not in op:
         return "norm_backward" if backward else "norm"
     if "pool" in op:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from membound.measure.calibrate.bench import Bench, Case, Thunk, name
 
-BF16, FP32 = torch.bfloat16, torch.float32
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 # Channels in and out, image side, kernel, stride: ResNet-50 at 224 x 224.
 LAYERS = (
     (3, 64, 224, 7, 2), (64, 64, 56, 1, 1), (64, 64, 56, 3, 1), (64, 256, 56, 1, 1), (256, 128, 56, 1, 1), (128, 128, 56, 3, 2),
@@ -25,8 +25,9 @@ def cases(bench: Bench) -> Iterator[Case]:
                     for backward in (False, True):
                         yield _convolution(bench, batch, layer, dtype, layout, backward)
     for batch, channels, side in ((32, 64, 112), (32, 256, 56), (128, 256, 56), (128, 2048, 7)):
-        for backward in (False, True):
-            yield _batch_norm(bench, batch, channels, side, backward)
+        for dtype in (BF16, FP16):
+            for backward in (False, True):
+                yield _batch_norm(bench, batch, channels, side, dtype, backward)
     for batch, tokens, width, layers in ((64, 128, 512, 2), (32, 256, 1024, 1), (128, 64, 1024, 2)):
         for backward in (False, True):
             yield _lstm(bench, batch, tokens, width, layers, backward)
@@ -54,12 +55,12 @@ def _convolution(bench: Bench, batch: int, layer: tuple[int, ...], dtype: torch.
     return Case("convolution", op, shape, name(dtype), flops, nbytes, make, "channels last" if layout == torch.channels_last else "contiguous, tf32")
 
 
-def _batch_norm(bench: Bench, batch: int, channels: int, side: int, backward: bool) -> Case:
+def _batch_norm(bench: Bench, batch: int, channels: int, side: int, dtype: torch.dtype, backward: bool) -> Case:
     batch, channels, side = (bench.size(value) for value in (batch, channels, side))
 
     def make() -> Thunk:
         norm = torch.nn.BatchNorm2d(channels, device=bench.device)
-        x = bench.random(batch, channels, side, side).contiguous(memory_format=torch.channels_last).requires_grad_(backward)
+        x = bench.random(batch, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last).requires_grad_(backward)
         if not backward:
             return lambda: norm(x)
         y = norm(x)
@@ -68,7 +69,7 @@ def _batch_norm(bench: Bench, batch: int, channels: int, side: int, backward: bo
 
     n = batch * channels * side**2
     op = "aten.cudnn_batch_norm_backward.default" if backward else "aten.cudnn_batch_norm.default"
-    return Case("norm", op, f"{batch},{channels},{side}", "bfloat16", 5.0 * n, n * (6.0 if backward else 4.0), make, "channels last")
+    return Case("norm", op, f"{batch},{channels},{side}", name(dtype), 5.0 * n, n * (6.0 if backward else 4.0), make, "channels last")
 
 
 def _lstm(bench: Bench, batch: int, tokens: int, width: int, layers: int, backward: bool) -> Case:
