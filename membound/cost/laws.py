@@ -10,6 +10,7 @@ from membound.cost.attention_forward import AttentionForward
 from membound.cost.batched_matmul import BatchedMatmul
 from membound.cost.convolution import Convolution
 from membound.cost.copying import Copying
+from membound.cost.detection import Detection
 from membound.cost.embedding import Embedding
 from membound.cost.law import Law
 from membound.cost.matmul import Matmul
@@ -23,8 +24,8 @@ from membound.cost.softmax import Softmax
 from membound.cost.unknown import Unknown
 
 LAWS: Final[tuple[Law, ...]] = (
-    QuantisedMatmul(), Matmul(), BatchedMatmul(), AttentionForward(), AttentionBackward(), Convolution(), Recurrent(), Quantisation(), Optimizer(),
-    Softmax(), Embedding(), Reduction(), Copying(), Pointwise(), Unknown(),
+    QuantisedMatmul(), Matmul(), BatchedMatmul(), AttentionForward(), AttentionBackward(), Convolution(), Recurrent(), Detection(), Quantisation(),
+    Optimizer(), Softmax(), Embedding(), Reduction(), Copying(), Pointwise(), Unknown(),
 )  # fmt: skip
 
 
