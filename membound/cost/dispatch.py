@@ -2,6 +2,8 @@
 
 From cuDNN 9.15.1 on PyTorch puts cuDNN's attention first on compute capability 9.0 and 10.0, for 16-bit operands, with a mask or without
 (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp, check_prefer_cudnn_attention). It keeps what the others keep, so that memory is the same.
+Where the mask itself is learned, as T5's position bias, cuDNN's has no gradient for it and the memory-efficient kernel stays: a backward tells by
+what it writes. Of a forward that cannot be seen, and it is taken to be cuDNN's.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from membound.cost.law import Kernels
+from membound.cost.law import Kernels, Shape
 from membound.spec.machine import Gpu
 
 _PREFERRING: Final = frozenset({"9.0", "10.0"})
@@ -27,10 +29,11 @@ def dispatched(kernels: Kernels, gpu: Gpu) -> Kernels:
     """`kernels` under the names of those that run on `gpu`."""
     if not prefers_cudnn(gpu) or not any(op.startswith(_OTHERS) for op in kernels.op):
         return kernels
-    return replace(kernels, op=tuple(_chosen(op, reads[0][0] if reads else "") for op, reads in zip(kernels.op, kernels.reads, strict=True)))
+    return replace(kernels, op=tuple(_chosen(*each) for each in zip(kernels.op, kernels.reads, kernels.writes, strict=True)))
 
 
-def _chosen(op: str, dtype: str) -> str:
-    if dtype not in _HALF:
+def _chosen(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> str:
+    # Gradients of queries, keys, values, and of the mask.
+    if not reads or reads[0][0] not in _HALF or ("backward" in op and len(writes) > 3 and len(writes[3][1]) == 4):
         return op
     return next((op.replace(other, _CUDNN) for other in _OTHERS if op.startswith(other)), op)

@@ -39,3 +39,12 @@ def test_others_stay(op: str) -> None:
     gpu = catalogue.machine("h100-sxm").gpu
     assert dispatched(kernels(op), gpu).op == (op,)
     assert dispatched(kernels("aten._scaled_dot_product_flash_attention.default", "float32"), gpu).op[0].startswith("aten._scaled_dot_product_flash")
+
+
+def test_a_mask_that_is_learned_keeps_its_kernel_backward() -> None:
+    gpu = catalogue.machine("h200").gpu
+    shape, mask, one = ("bfloat16", (16, 16, 512, 64)), ("bfloat16", (16, 16, 512, 512)), np.ones(1)
+    op = "aten._scaled_dot_product_efficient_attention_backward.default"
+    for written, kept in (((shape,) * 3 + (mask,), True), ((shape,) * 3, False)):
+        given = Kernels((op,), ((*((shape,) * 4), mask, shape),), (written,), 1e11 * one, 1e8 * one, 1e7 * one, 1e8 * one)
+        assert (dispatched(given, gpu).op[0] == op) is kept
