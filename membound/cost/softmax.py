@@ -31,10 +31,8 @@ _NAMES: Final = """
     nll_loss2d_backward binary_cross_entropy binary_cross_entropy_backward cross_entropy_loss _masked_softmax
 """.split()
 
-PICKS: Final = frozenset({"aten.nll_loss_forward", "aten.nll_loss2d_forward"})
-"""Operators that read no more of an operand than they write, or hardly more."""
-UNREAD: Final = frozenset({"aten.nll_loss_backward", "aten.nll_loss2d_backward"})
-"""Operators that read nothing of an operand as large as their result: of its sizes alone."""
+UNREAD: Final = frozenset({"aten.nll_loss_forward", "aten.nll_loss2d_forward", "aten.nll_loss_backward", "aten.nll_loss2d_backward"})
+"""Operators that read hardly anything, backward nothing, of operands as large as their result or larger: an element of each row."""
 
 # Rows that one warp holds in registers, elements.
 _IN_REGISTERS: Final = 1024

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost.embedding import GATHERS
-from membound.cost.softmax import PICKS, UNREAD
+from membound.cost.softmax import UNREAD
 from membound.replay.operands import Operands
 from membound.trace.schema import KIND, PHASE, Trace
 
@@ -106,7 +106,7 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
     else:
         lengths = _length(trace), _length(other)
         far = other.instructions["flops"][partner], other.instructions["nbytes"][partner].astype(np.int64)
-    operands = Operands.of(trace, rows, other, partner, lengths).gathered(_named(trace, rows, GATHERS | PICKS), _named(trace, rows, UNREAD))
+    operands = Operands.of(trace, rows, other, partner, lengths).gathered(_named(trace, rows, GATHERS), _named(trace, rows, UNREAD))
     detached = np.zeros(len(rows), np.bool_)
     program = Program(
         trace, rows, take["kind"], take["stream"], take["phase"], take["micro"], take["target"], take["ranks"], take["flag"], views, modules,
