@@ -24,7 +24,7 @@ from membound.study.calibration.calls import Call, Row, call, number
 _AUTOGRAD: Final = (
     "aten.convolution_backward", "aten.cudnn_batch_norm_backward", "aten.native_layer_norm_backward", "aten.nll_loss_backward", "aten._cudnn_rnn"
 )  # fmt: skip
-_SIZE: Final = {"bfloat16": 2, "float32": 4, "int64": 8, "uint8": 1, "bool": 1}
+_SIZE: Final = {"bfloat16": 2, "float16": 2, "float32": 4, "int64": 8, "uint8": 1, "bool": 1}
 
 
 @dataclass(frozen=True)
