@@ -11,7 +11,7 @@ from typing import Final, final
 
 import numpy as np
 
-from membound.cost.law import Array, Kernels, Law, Priced, soft_roofline
+from membound.cost.law import Array, Kernels, Law, Priced, Shape, soft_roofline
 from membound.cost.profile import profile_of
 from membound.spec.machine import Gpu
 
@@ -50,12 +50,12 @@ class Detection(Law):
         return soft_roofline(arithmetic, memory, np.full(len(kernels), _FIXED), _SHARPNESS, _BAND)
 
 
-def _alone(op: str, reads: tuple[tuple[str, tuple[int, ...]], ...]) -> float:
+def _alone(op: str, reads: tuple[Shape, ...]) -> float:
     """s of one block while all others wait."""
     return _BOX * reads[0][1][0] if "nms" in op and reads and reads[0][1] else 0.0
 
 
-def _spread(op: str, reads: tuple[tuple[str, tuple[int, ...]], ...], writes: tuple[tuple[str, tuple[int, ...]], ...]) -> float:
+def _spread(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> float:
     """s of work that all processors share."""
     if "nms" in op:
         return float(reads[0][1][0]) ** 2 / _PAIRS if reads and reads[0][1] else 0.0
