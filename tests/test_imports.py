@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "folders": {"errors"},
     "packages": set(),
     "sources": set(),
+    "processors": set(),
     "spec": BASE,
     "trace": SPEC | {"sources"},
     "run": SPEC,
@@ -36,12 +37,12 @@ MAY_IMPORT = {
     # Exports also write out the trace and the replay that a predicted Run came from.
     "report": BASE | {"run", "trace", "replay"},
     # A study draws figures of the Runs that it composes.
-    "study": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "report", "sources", "__init__"},
+    "study": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "report", "sources", "processors", "__init__"},
     "cli": SPEC | {"trace", "run", "cost", "replay", "ghost", "measure", "study", "report", "__init__"},
     "__init__": SPEC | {"run", "study", "measure"},
     "__main__": {"cli"},
 }
-WITHOUT_TORCH = SPEC | {"sources", "trace", "run", "cost", "replay", "study", "report", "cli", "__init__", "__main__"}
+WITHOUT_TORCH = SPEC | {"sources", "processors", "trace", "run", "cost", "replay", "study", "report", "cli", "__init__", "__main__"}
 TORCH_PACKAGES = {"torch", "transformers", "peft", "bitsandbytes", "deepspeed", "accelerate"}
 # The ghost's doors for those who have no torch.
 TORCHLESS_FILES = {"ghost/__init__.py", "ghost/capture.py", "ghost/child.py", "ghost/row_lengths.py"}

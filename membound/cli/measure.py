@@ -98,7 +98,7 @@ def measure(
         host_limit=None if host_limit is None else units.parse(host_limit, "B", "--host-limit"),
         time_limit=None if time_limit is None else units.parse(time_limit, "s", "--time-limit"),
         nodes=Nodes(nodes, node_rank, rendezvous),
-        **_chosen(hbm=hbm, feed=feed, weights=weights, launcher=launcher),
+        **chosen(hbm=hbm, feed=feed, weights=weights, launcher=launcher),
     )
     if recover is not None:
         _show(_recovered(recover), as_json, recover)
@@ -110,7 +110,7 @@ def measure(
         _measure(str(job), out, options, as_json, changes or [], machine, overhead)
 
 
-def _chosen(**given: str) -> dict[str, Any]:
+def chosen(**given: str) -> dict[str, Any]:
     """The options that take one of a few words, each checked."""
     for name, word in given.items():
         if word not in _CHOICES[name]:

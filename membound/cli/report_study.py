@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from membound import units
 from membound.cli import output, study_measuring
 from membound.errors import InputError
 
 if TYPE_CHECKING:
+    from membound.measure.plan import Options
     from membound.run.schema import Run
     from membound.study.hbm_fine_tuning.book import Book
 
@@ -28,13 +30,28 @@ class Measuring:
     steps: int | None = None
     machine: str | None = None
     """The catalogue's name of this machine, where it is not recognised."""
+    weights: str | None = None
+    """Where weights are made: host or gpu."""
+    job_time: str | None = None
+    """What one job may take, as the user wrote it."""
 
     def check(self) -> None:
         """Raises `InputError` for options that mean nothing without `--measure`."""
-        given = {"--dry-run": self.dry_run, "--steps": self.steps is not None, "--machine": self.machine is not None}
+        valued = {"--steps": self.steps, "--machine": self.machine, "--weights": self.weights, "--job-time": self.job_time}
+        given = {"--dry-run": self.dry_run, **{option: value is not None for option, value in valued.items()}}
         for option, there in given.items():
             if there and not self.wanted:
                 raise InputError(option, "hbm-fine-tuning", "goes with --measure")
+
+    def options(self) -> Options:
+        """How each job is measured. Raises `InputError` or `UnknownNameError` for what cannot be."""
+        from membound.cli.measure import chosen
+        from membound.measure.plan import Options
+        from membound.study.hbm_fine_tuning.measurements import STEPS
+
+        limit = None if self.job_time is None else units.parse(self.job_time, "s", "--job-time")
+        steps = STEPS if self.steps is None else self.steps
+        return Options(steps=steps, time_limit=limit, **chosen(weights=self.weights or "host"))
 
 
 def run(out: Path | None, as_json: bool, measuring: Measuring = Measuring()) -> None:
@@ -46,7 +63,7 @@ def run(out: Path | None, as_json: bool, measuring: Measuring = Measuring()) -> 
 
     folder = out or FOLDER
     if measuring.dry_run:
-        study_measuring.rehearse(plan(), folder, measuring.machine, measuring.steps, as_json)
+        study_measuring.rehearse(plan(), folder, measuring.machine, measuring.options(), as_json)
         return
     files.check_place(folder / files.NAME)
     book = _measured(folder, measuring) if measuring.wanted else _predicted(folder)
@@ -69,7 +86,7 @@ def _predicted(folder: Path) -> Book:
 def _measured(folder: Path, measuring: Measuring) -> Book:
     from membound.study.hbm_fine_tuning.plan import plan
 
-    return study_measuring.run(plan(), folder, measuring.machine, measuring.steps, _say)
+    return study_measuring.run(plan(), folder, measuring.machine, measuring.options(), _say)
 
 
 def document(book: Book, path: Path) -> dict[str, Any]:

@@ -28,6 +28,10 @@ _Memory = Annotated[str, typer.Option("--capture-memory", metavar="SIZE", help="
 _Measure = Annotated[bool, typer.Option("--measure", help="Run it for real on this machine's GPUs (hbm-fine-tuning).")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="With --measure: say what would be measured and what predicted, and why; nothing is run.")]
 _Steps = Annotated[int | None, typer.Option("--steps", metavar="N", help="With --measure: optimizer steps of each job, warm-up included.")]
+_Weights = Annotated[
+    str | None, typer.Option("--weights", metavar="host|gpu", help="With --measure: where random weights are made; on the GPU it is quicker.")
+]
+_JobTime = Annotated[str | None, typer.Option("--job-time", metavar="TIME", help="With --measure: end a job that takes longer, loading included.")]
 _Here = Annotated[str | None, typer.Option("--machine", "-m", metavar="NAME", help="With --measure: what this machine is in the catalogue.")]
 _Time = Annotated[str, typer.Option("--capture-time", metavar="TIME", help="Time that a capture may take.")]
 
@@ -47,13 +51,15 @@ def study(
     dry_run: _DryRun = False,
     steps: _Steps = None,
     machine_here: _Here = None,
+    weights: _Weights = None,
+    job_time: _JobTime = None,
 ) -> None:
     """Run the study NAME. `hbm-fine-tuning`: the report's figures and tables, ours beside published, as one page.
     `validation`: every published row of memory and speed, predicted beside published; a second run of either goes on.
     `calibration`: every measured kernel, predicted from the others."""
     if name not in NAMES:
         raise UnknownNameError("study", name, NAMES)
-    measuring = report_study.Measuring(measure, dry_run, steps, machine_here)
+    measuring = report_study.Measuring(measure, dry_run, steps, machine_here, weights, job_time)
     if name == "hbm-fine-tuning":
         report_study.run(out, as_json, measuring)
         return

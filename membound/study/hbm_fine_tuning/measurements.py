@@ -95,7 +95,7 @@ class Measurements:
 
     def _fingerprint(self, point: Point) -> str:
         job = point.job.model_dump(mode="json")
-        parts = [job, point.machine.gpu.hbm.clock, self.here.gpus, self.options.steps, sources.digest(*_SOURCES)]
+        parts = [job, point.machine.gpu.hbm.clock, self.here.gpus, self.options.steps, self.options.weights, sources.digest(*_SOURCES)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Makes the study's Runs: captures two at a time, each Job then priced on all its machines; what is kept is taken, what fails is told."""
+"""Makes the study's Runs: captures side by side, each Job then priced on all its machines; what is kept is taken, what fails is told."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
+from membound import processors
 from membound.errors import InputError, MemboundError
 from membound.ghost import row_lengths
 from membound.ghost.servers import preloaded
@@ -24,8 +27,8 @@ from membound.study.hbm_fine_tuning.kept import Kept
 from membound.study.hbm_fine_tuning.plan import Plan, Point
 from membound.study.predicting import Predictor
 
-_AT_ONCE: Final = 2
-"""Captures at one time: each takes a processor."""
+_NEEDED: Final = 4 * 2**30
+"""What a capture may take of this computer's memory, B: the large ones take about half of it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def _make(groups: Sequence[list[Point]], maker: _Maker, stopping: Stopping) -> N
     jobs = [_jobs(points) for points in groups]
     owners = [number for number, some in enumerate(jobs) for _ in some]
     left = Counter(owners)
-    with errands([functools.partial(maker.capture, *each) for some in jobs for each in some], _AT_ONCE, stopping) as ended:
+    with errands([functools.partial(maker.capture, *each) for some in jobs for each in some], _at_once(), stopping) as ended:
         done = 0
         for errand, met in ended:
             number = owners[errand]
@@ -84,6 +87,11 @@ def _groups(points: Sequence[Point]) -> list[list[Point]]:
 def _jobs(points: Sequence[Point]) -> list[tuple[Job, int]]:
     """What to capture for points of one Job, with the ranks of a node."""
     return [(job, points[0].machine.gpus) for job in captures(points[0].job)]
+
+
+def _at_once() -> int:
+    """Captures at one time: each takes a processor, and memory."""
+    return max(1, min(processors.usable(), int(psutil.virtual_memory().available / _NEEDED)))
 
 
 def captures(job: Job) -> list[Job]:

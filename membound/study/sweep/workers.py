@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import IO, Any, Final
 
+from membound import processors
 from membound.errors import MemboundError
 from membound.replay.time import Replayer
 from membound.spec.machine import Machine
@@ -33,7 +34,7 @@ def price(replayer: Replayer, machines: Sequence[Machine], heard: Heard, process
 
     `processes`: how many to use at most; None: one per processor that this process may run on.
     """
-    allowed = processes or min(len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1, _MOST)
+    allowed = processes or min(processors.usable(), _MOST)
     count = min(allowed, -(-len(machines) // _WORTH))
     if count < 2:
         return list(_here(replayer, machines, heard))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from membound.cli import report_study, study_measuring
-from membound.errors import InputError, MeasureError
+from membound.errors import InputError, MeasureError, UnknownNameError
 from membound.measure import door, marks
 from membound.measure.place import Place
 from membound.measure.plan import Options
@@ -179,6 +179,21 @@ class TestMeasuring:
         assert (found.failed, found.runs.keys()) == ({"long.2619": "rank 0 failed in forward"}, {"tiny.2619"})
         assert "failed: long.2619: rank 0 failed in forward" in heard
 
+    def test_one_that_outlasts_its_time_is_no_answer(self, tmp_path: Path) -> None:
+        limited = dataclasses.replace(into(tmp_path), options=Options(steps=100_000, warm_up=1, time_limit=8.0))
+        found = measure_all([tiny_plan().points["tiny.2619"]], limited)
+        assert found.failed == {"tiny.2619": "ended after its time limit of 8 s"}
+        assert (limited.read(tiny_plan().points["tiny.2619"]), found.stopped) == (None, None)
+
+    def test_the_quickest_is_measured_first(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        seen: list[str] = []
+        monkeypatch.setattr(for_real, "measure_all", lambda points, *rest: seen.extend(each.name for each in points) or Measured())
+        plan, seconds = tiny_plan(), {"tiny.2619": 2.0, "again.2619": 3.0, "long.2619": 1.0}
+        runs = {name: with_value(study_runs.stand_in(point), "step.time", seconds.get(name, 0.5)) for name, point in plan.points.items()}
+        monkeypatch.setattr(for_real.runner, "run", lambda *rest: Ran(runs, {}, 0))
+        for_real.run(plan, tmp_path, into(tmp_path))
+        assert seen == ["long.2619", "tiny.2619", "again.2619"]
+
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
     def test_a_study_that_is_ended_goes_on_where_it_was(self, number: signal.Signals, done: tuple[Path, Measured], tmp_path: Path) -> None:
         program = """
@@ -234,9 +249,18 @@ class TestForReal:
         assert all(each["why"] for each in document["runs"].values())
 
     def test_options_that_only_measuring_has_are_refused_without_it(self, tmp_path: Path) -> None:
-        for measuring in (report_study.Measuring(dry_run=True), report_study.Measuring(steps=3), report_study.Measuring(machine="h200")):
+        one = [{"dry_run": True}, {"steps": 3}, {"machine": "h200"}, {"weights": "gpu"}, {"job_time": "5 min"}]
+        for measuring in (report_study.Measuring(**each) for each in one):
             with pytest.raises(InputError, match="goes with --measure"):
                 report_study.run(tmp_path, False, measuring)
+
+    def test_how_a_job_is_measured_is_what_the_options_say(self) -> None:
+        options = report_study.Measuring(True, weights="gpu", job_time="5 min").options()
+        assert (options.steps, options.weights, options.time_limit) == (measurements.STEPS, "gpu", 300.0)
+        with pytest.raises(UnknownNameError, match="--weights"):
+            report_study.Measuring(True, weights="disk").options()
+        with pytest.raises(InputError, match="--job-time"):
+            report_study.Measuring(True, job_time="soon").options()
 
     def test_where_there_is_no_gpu_one_line_says_so(self) -> None:
         command = [sys.executable, "-m", "membound", "study", "hbm-fine-tuning", "--measure", "--dry-run"]
