@@ -141,7 +141,15 @@ class Evidence:
         if self.origin(table, name)[0] not in MEANS_BETWEEN:
             _, values = self.curve(table, name, of, inside)
             return values, np.ones(len(values))
-        return _inside(*self.curve(table, name, of), self.origin(table, name)[2] or 0.0, inside)
+        return _inside(*self.curve(table, name, of), self._longest_wait(table, name, of), inside)
+
+    def _longest_wait(self, table: str, name: str, of: int | None) -> float:
+        """The longest time, s, for which the sensor of a curve was not asked again, as far as is known."""
+        sensors = [
+            each for each in self.manifest.get("sensors", []) if each["table"] == table and name in each["curves"] and of in (None, each["key"])
+        ]
+        asked = [float(told["asked_every_s"]) for each in sensors for told in (each, *each.get("changes", []))]
+        return max([self.origin(table, name)[2] or 0.0, *asked])
 
     def origin(self, table: str, name: str) -> tuple[str, str, float | None]:
         """Tier, source in words and native period of a curve; empty where nobody says."""
@@ -168,12 +176,15 @@ class Evidence:
 
 
 def _inside(times: Floats, values: Floats, period: float, window: Window) -> tuple[Floats, Floats]:
-    """Of rows that repeat each mean until the next one, new every `period` s or so: those means that are of `window` alone, and their lengths, s."""
+    """Of rows that repeat each mean until the next one: those means that are of `window` alone, and their lengths, s.
+
+    `period`: the longest time, s, between two means: a value that stays for longer than that is several in turn, all alike.
+    """
     new = np.flatnonzero(np.diff(values, prepend=np.nan) != 0)
     if not new.size:
         return np.empty(0), np.empty(0)
     means, ends = values[new], times[new]
-    # The same value for longer than a period is several means in turn, all alike.
+    # Whether a value that stays was read anew, rows do not tell: only what has stayed for longer than any wait surely was.
     lasts = np.maximum(ends, np.append(times[new[1:] - 1], times[-1]) - period)
     begins = np.concatenate([ends[:1], lasts[:-1]])
     first = np.where((begins >= window.start) & (ends <= window.end), ends - begins, 0.0)

@@ -14,7 +14,12 @@ from membound.measure.sensors.base import Answer, Sensor, Validity, bad
 # A call that takes longer than so many ticks is taken to hang: the others are freed before their last answers are too old.
 _PATIENCE: Final = 2
 # Calls over which the running mean of their processor time goes.
-_RUNNING: Final = 30
+_RUNNING: Final = 12
+# What one call counts for at most in that mean, as a multiple of it: while a job makes its CUDA context the driver may hold one call for thirty times
+# its cost, which says nothing of the next. Costs that stay up are taken in within some calls.
+_OUTLYING: Final = 3.0
+# Answers before which nothing is known to be outlying: the third is the first that a review looks at.
+_KNOWN: Final = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,12 @@ class Reading:
     start_ns: int
     end_ns: int
     answers: Sequence[Answer]
+
+
+def running(mean: float, cost: float, number: int) -> float:
+    """The running mean of costs with that of call `number`, counted from 1: an outlying one, after the first two, counts for three means at most."""
+    counted = cost if number <= _KNOWN else min(cost, _OUTLYING * mean)
+    return mean + (counted - mean) / min(number, _RUNNING)
 
 
 class Station:
@@ -98,7 +109,7 @@ class Station:
         if answers:
             # A call too early for an answer asks nobody, and costs nothing.
             self.answered += 1
-            self.lately_ns += (core - self.lately_ns) / min(self.answered, _RUNNING)
+            self.lately_ns = running(self.lately_ns, core, self.answered)
             self.last = Reading(self.calls, tick, start, end, answers)
         return now
 

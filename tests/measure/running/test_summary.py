@@ -179,6 +179,18 @@ def test_where_no_mean_is_of_the_counted_steps_alone_there_is_no_value() -> None
     assert value.reason == "a sensor, new every 8.0 s: none is of the 5.5 s of the counted steps alone (cure: more --steps)"
 
 
+def test_a_value_that_was_not_read_again_is_not_counted_again() -> None:
+    # Read twice a second at first, which is what the curve says, and not between 2.5 and 9 s: the mean until 2.5 s stands there all the while.
+    table = gpu_table(busy=busy_since_last(0.5, 1.0, 1.5, 2.0, 2.5, 9.0))
+    sensor = {"table": "gpu", "key": 0, "curves": ["busy"], "asked_every_s": 0.5, "changes": [{"at_s": 2.5, "asked_every_s": 6.5}]}
+    manifest = {"sensors": [sensor, {**sensor, "key": 1}]}
+    assert isinstance(summarise(evidence(table, {"busy": "gpm"}, period=0.5, manifest=manifest))["gpu.busy"], Missing)
+
+
+def test_a_value_that_stays_for_longer_than_any_wait_was_read_again() -> None:
+    assert number(summarise(evidence(gpu_table(busy=1.0), {"busy": "gpm"}, period=0.5)), "gpu.busy") == 1.0
+
+
 def test_a_counter_read_too_seldom_leaves_energy_to_power() -> None:
     # Idle until the first counted step, and read at 1, 5 and 9 s: evenly spread, half of what was used from 5 s on would be put before.
     counter = 1e6 + 500.0 * np.maximum(TIMES - 4.4, 0)

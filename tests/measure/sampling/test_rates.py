@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from membound.measure.doors import open_doors
-from membound.measure.lanes import Clock
+from membound.measure.lanes import Clock, running
 from membound.measure.rates import Rates
 from membound.measure.recording import Recording, read
 from membound.measure.samples import Samples
@@ -109,6 +109,20 @@ def test_what_costs_more_beside_a_job_is_asked_less_often_and_again_when_it_cost
     assert told["nvml.gpm", 1]["asked_every_s"] == told["nvml.gpm", 1]["wished_every_s"]
     assert told["nvml.gpm", 1]["asked_by"] == "native period"
     assert [station.every for station in staff.stations] == [asked[station.sensor.card.name] for station in staff.stations]
+
+
+def test_one_call_that_the_driver_held_up_says_little_of_the_next_ones() -> None:
+    mean = 0.0
+    for number, cost in enumerate([2.0, 2.0, 65.0, 2.0, 2.0], 1):
+        mean = running(mean, cost, number)
+    assert mean < 3.0
+
+
+def test_costs_that_stay_up_are_taken_in() -> None:
+    mean = 0.0
+    for number in range(1, 41):
+        mean = running(mean, 2.0 if number <= 20 else 20.0, number)
+    assert 10.0 < mean < 20.0
 
 
 @pytest.fixture(scope="module")
