@@ -33,6 +33,7 @@ from job_table import JOBS  # noqa: E402
 
 from membound.errors import MemboundError  # noqa: E402
 from membound.measure import door, here  # noqa: E402
+from membound.measure import warm_up as before  # noqa: E402
 from membound.measure.plan import Options  # noqa: E402
 from membound.measure.source import Source  # noqa: E402
 from membound.run import store  # noqa: E402
@@ -46,9 +47,6 @@ REAL = Source()
 RESULTS = "results.jsonl"
 # Time that the counted steps of a job should take together, s: a hundred of the driver's slowest readings.
 MEASURED = 8.0
-# Steps before those that count: the first ones make optimizer states and choose kernels; where rows differ in length, cuDNN builds a graph for each
-# length that it meets, which fine-tuning is done with after some hundreds of its thousands of steps.
-WARM_UP, WARM_UP_LENGTHS = 3, 300
 # Steps of a model that only shows, on any computer, that all of it runs; three of them are warm-up.
 REHEARSED = 9
 # What a step is taken to need before anything is known, to choose how many steps: rough, and only for that.
@@ -141,7 +139,7 @@ def line(run: Run) -> str:
 
 def warm_up(written: dict[str, Any]) -> int:
     """Steps before those that count."""
-    return WARM_UP_LENGTHS if "lengths" in written["data"] else WARM_UP
+    return before.steps(Job.model_validate({**written, "recipe": dict(written["recipe"])}))
 
 
 def steps_of(written: dict[str, Any]) -> int:

@@ -46,12 +46,10 @@ class Measuring:
     def options(self) -> Options:
         """How each job is measured. Raises `InputError` or `UnknownNameError` for what cannot be."""
         from membound.cli.measure import chosen
-        from membound.measure.plan import Options
-        from membound.study.hbm_fine_tuning.measurements import STEPS
+        from membound.measure.plan import STEPS, Options
 
         limit = None if self.job_time is None else units.parse(self.job_time, "s", "--job-time")
-        steps = STEPS if self.steps is None else self.steps
-        return Options(steps=steps, time_limit=limit, **chosen(weights=self.weights or "host"))
+        return Options(STEPS if self.steps is None else self.steps, time_limit=limit, **chosen(weights=self.weights or "host"))
 
 
 def run(out: Path | None, as_json: bool, measuring: Measuring = Measuring()) -> None:
@@ -63,7 +61,7 @@ def run(out: Path | None, as_json: bool, measuring: Measuring = Measuring()) -> 
 
     folder = out or FOLDER
     if measuring.dry_run:
-        study_measuring.rehearse(plan(), folder, measuring.machine, measuring.options(), as_json)
+        study_measuring.rehearse(plan(), folder, measuring, as_json)
         return
     files.check_place(folder / files.NAME)
     book = _measured(folder, measuring) if measuring.wanted else _predicted(folder)
@@ -86,7 +84,7 @@ def _predicted(folder: Path) -> Book:
 def _measured(folder: Path, measuring: Measuring) -> Book:
     from membound.study.hbm_fine_tuning.plan import plan
 
-    return study_measuring.run(plan(), folder, measuring.machine, measuring.options(), _say)
+    return study_measuring.run(plan(), folder, measuring, _say)
 
 
 def document(book: Book, path: Path) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from membound import units
 from membound.cli import output
 
 if TYPE_CHECKING:
-    from membound.measure.plan import Options
+    from membound.cli.report_study import Measuring
     from membound.study.hbm_fine_tuning.book import Book
     from membound.study.hbm_fine_tuning.choosing import Choice
     from membound.study.hbm_fine_tuning.here import Here
     from membound.study.hbm_fine_tuning.plan import Plan
 
 
-def run(plan: Plan, folder: Path, machine: str | None, options: Options, heard: Callable[[str], None]) -> Book:
+def run(plan: Plan, folder: Path, measuring: Measuring, heard: Callable[[str], None]) -> Book:
     """The study's book, measured where this machine can. Ends the command with 128 + N where signal N stopped it; what is done is kept.
 
     Raises `InputError` where there is no GPU, `StorageError`.
@@ -29,8 +29,8 @@ def run(plan: Plan, folder: Path, machine: str | None, options: Options, heard: 
     from membound.study.hbm_fine_tuning.here import Here
     from membound.study.hbm_fine_tuning.measurements import Measurements
 
-    here = Here.of(name=machine)
-    measurements = Measurements(folder / "runs", here, options, machine)
+    here = Here.of(name=measuring.machine)
+    measurements = Measurements(folder / "runs", here, measuring.options(), measuring.steps, measuring.machine)
     book, done = for_real.run(plan, folder, measurements, heard=heard)
     if done.stopped is not None:
         print("membound: stopped: the same command goes on from here", file=sys.stderr)
@@ -38,13 +38,14 @@ def run(plan: Plan, folder: Path, machine: str | None, options: Options, heard: 
     return book
 
 
-def rehearse(plan: Plan, folder: Path, machine: str | None, options: Options, as_json: bool) -> None:
+def rehearse(plan: Plan, folder: Path, measuring: Measuring, as_json: bool) -> None:
     """Print what would be measured, what would be predicted only, and why. Raises `InputError` where there is no GPU."""
     from membound.study.hbm_fine_tuning import for_real
     from membound.study.hbm_fine_tuning.here import Here
 
-    here = Here.of(name=machine)
-    choices = for_real.rehearse(plan, folder, here, options.steps)
+    measuring.options()
+    here = Here.of(name=measuring.machine)
+    choices = for_real.rehearse(plan, folder, here, measuring.steps)
     if as_json:
         output.write_json(document(choices, here))
     else:

@@ -11,7 +11,7 @@ import torch
 
 from membound.errors import InputError
 from membound.spec.job import Data, json_file
-from membound.spec.lengths import stored
+from membound.spec.lengths import ROWS, stored
 
 IGNORE = -100
 
@@ -97,7 +97,7 @@ def _source(data: Data, vocabulary: int) -> list[Row]:
         return [_truncate(row, data.cap) for row in _tokenised(data.path, data.tokenizer)]
     lengths = [data.seq_len] if data.seq_len is not None else stored("alpaca")
     draw = random.Random(0)
-    return [_random_row(draw, min(length, data.cap), vocabulary) for length in lengths[:512]]
+    return [_random_row(draw, min(length, data.cap), vocabulary) for length in lengths[:ROWS]]
 
 
 def _random_row(draw: random.Random, length: int, vocabulary: int) -> Row:

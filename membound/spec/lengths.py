@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from typing import Final
+
+ROWS: Final = 512
+"""Rows of stored lengths that a real run is fed, over and over: the first of them."""
 
 
 def stored(name: str) -> list[int]:

@@ -13,6 +13,7 @@ from membound.run.schema import Run, Value
 from membound.spec import fields
 from membound.spec.machine import Machine
 from membound.study.hbm_fine_tuning.here import Here, missing_packages
+from membound.study.hbm_fine_tuning.lasting import expected, how_long
 from membound.study.hbm_fine_tuning.plan import OF_REPORT, Plan, Point
 
 HERE: Final = "here"
@@ -53,24 +54,26 @@ def _own(point: Point, here: Here) -> Point | None:
     return Point(f"{point.job_name}.{HERE}", point.job_name, f"{point.title}, {gpus} x {machine.gpu.name}", HERE, job, machine)
 
 
-def choose(plan: Plan, here: Here, predicted: Mapping[str, Run], steps: int) -> list[Choice]:
-    """What becomes of every point, where measuring is of so many `steps`.
+def choose(plan: Plan, here: Here, predicted: Mapping[str, Run], steps: int | None = None) -> list[Choice]:
+    """What becomes of every point, where measuring is of so many `steps`, or of as many as it takes.
 
     `predicted` are Runs that are known already: those of points that are not among them are taken to fit.
     """
     return [_choice(point, here, predicted.get(name), steps) for name, point in plan.points.items()]
 
 
-def _choice(point: Point, here: Here, run: Run | None, steps: int) -> Choice:
+def _choice(point: Point, here: Here, run: Run | None, steps: int | None) -> Choice:
     why = obstacle(point, here) or (_unfit(run, here) if run is not None else None)
     if why is not None:
         return Choice(point, False, why)
-    return Choice(point, True, "to be measured if it is predicted to fit" if run is None else _expected(run, steps))
+    return Choice(point, True, "to be measured if it is predicted to fit" if run is None else _expected(point, run, steps))
 
 
-def _expected(run: Run, steps: int) -> str:
-    time = run.number("step.time")
-    return "predicted to fit" if time is None else f"predicted to fit; {steps} steps to take {units.show(time * steps, 's')} after loading"
+def _expected(point: Point, run: Run, steps: int | None) -> str:
+    seconds = run.number("step.time")
+    if (time := expected(point.job, seconds, steps)) is None:
+        return "predicted to fit"
+    return f"predicted to fit; {how_long(point.job, seconds, steps)} steps to take {units.show(time, 's')} after loading"
 
 
 def obstacle(point: Point, here: Here) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from membound.study.hbm_fine_tuning.book import Book
 from membound.study.hbm_fine_tuning.choosing import Choice
 from membound.study.hbm_fine_tuning.here import Here
 from membound.study.hbm_fine_tuning.kept import Kept
-from membound.study.hbm_fine_tuning.measurements import STEPS, Measured, Measurements, measure_all
+from membound.study.hbm_fine_tuning.lasting import expected
+from membound.study.hbm_fine_tuning.measurements import Measured, Measurements, measure_all
 from membound.study.hbm_fine_tuning.plan import Plan
 from membound.study.predicting import Predictor
 
 
-def rehearse(plan: Plan, folder: Path, here: Here, steps: int = STEPS) -> list[Choice]:
+def rehearse(plan: Plan, folder: Path, here: Here, steps: int | None = None) -> list[Choice]:
     """What `run` would do with each point, as far as it is known without predicting anything: nothing is run."""
     whole, kept = choosing.with_own(plan, here), Kept(folder / "runs")
     known = {name: run for name, point in whole.points.items() if (run := kept.read(point)) is not None}
@@ -30,11 +32,12 @@ def run(
     """
     whole = choosing.with_own(plan, measurements.here)
     ran = runner.run(whole, folder, predictor, heard)
-    choices = choosing.choose(whole, measurements.here, ran.runs, measurements.options.steps)
+    choices = choosing.choose(whole, measurements.here, ran.runs, measurements.steps)
     wanted = [each.point for each in choices if each.measured and each.point.name in ran.runs]
     others = [each.point for each in choices if not each.measured]
     # The quickest first: whatever ends it early, most is done by then.
-    wanted.sort(key=lambda point: ran.runs[point.name].number("step.time") or float("inf"))
+    seconds = {point.name: ran.runs[point.name].number("step.time") for point in wanted}
+    wanted.sort(key=lambda point: expected(point.job, seconds[point.name], measurements.steps) or math.inf)
     heard(f"runs that can be measured on this machine: {len(wanted)}")
-    done = measure_all(wanted, measurements, heard, others)
+    done = measure_all(wanted, measurements, heard, others, seconds)
     return Book.of(whole, ran, done, {each.point.name: each.why for each in choices if not each.measured}), done

@@ -5,28 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
 
 from membound import sources
 from membound.errors import MeasureError, MemboundError, RecordError, StorageError
-from membound.measure import door
+from membound.measure import door, warm_up
 from membound.measure.place import Place
 from membound.measure.plan import Options
 from membound.run import store
 from membound.run.schema import Run
+from membound.spec.job import Job
 from membound.study.hbm_fine_tuning.choosing import same_clock
 from membound.study.hbm_fine_tuning.here import Here
+from membound.study.hbm_fine_tuning.lasting import how_long
 from membound.study.hbm_fine_tuning.plan import Point
 
 SUFFIX: Final = ".measured"
 """End of the folder's name of a measured Run; in front of it the point's."""
-STEPS: Final = 12
-"""Optimizer steps of each job, warm-up included: nine count. Chosen, so that a night is enough for all."""
 _MARK: Final = "fingerprint"
 # What the measured job runs, and how it is measured: a change of these makes what was measured before another thing.
 _SOURCES: Final = ("programs", "measure", "spec/job.py", "spec/data/lengths")
@@ -53,7 +54,9 @@ class Measurements:
 
     folder: Path
     here: Here
-    options: Options = field(default_factory=lambda: Options(steps=STEPS))
+    options: Options = field(default_factory=Options)
+    steps: int | None = None
+    """Optimizer steps of each job, warm-up included, where the user says how many; None: `how_long`'s."""
     machine: str | None = None
     """The catalogue's name of this machine, where the user gave it."""
 
@@ -69,19 +72,26 @@ class Measurements:
         whole = run.about.get(_MARK) == self._fingerprint(point) and run.about.get("ended", {}).get("how") in _ANSWERED
         return run if whole else None
 
-    def measure(self, point: Point) -> Run:
-        """Measure `point` now; its Run as it is kept. Raises as `membound.measure`, and `MeasureError` where the clock was another one."""
+    def measure(self, point: Point, seconds: float | None = None) -> Run:
+        """Measure `point` now, whose step is predicted to take so many `seconds`; its Run as it is kept.
+
+        Raises as `membound.measure`, and `MeasureError` where the clock was another one.
+        """
         place = self._place(point)
         if place.unfinished():
             # Cut off by a kill: put together, it is a Run that the next one replaces.
             door.recover(place.folder)
-        run = door.measure(point.job, place.folder, self.options, self.machine, source=self.here.source)
+        run = door.measure(point.job, place.folder, self._lasting(point.job, seconds), self.machine, source=self.here.source)
         if run.about["ended"]["how"] not in _ANSWERED:
             return run
         self._check_clock(point, run)
         noted = dataclasses.replace(run, about={**run.about, _MARK: self._fingerprint(point), "title": point.title})
         store.write(noted, place.folder)
         return noted
+
+    def _lasting(self, job: Job, seconds: float | None) -> Options:
+        before = self.options.warm_up if self.steps is not None else warm_up.steps(job)
+        return dataclasses.replace(self.options, steps=how_long(job, seconds, self.steps), warm_up=before)
 
     def _place(self, point: Point) -> Place:
         return Place(self.folder / f"{point.name}{SUFFIX}")
@@ -95,7 +105,7 @@ class Measurements:
 
     def _fingerprint(self, point: Point) -> str:
         job = point.job.model_dump(mode="json")
-        parts = [job, point.machine.gpu.hbm.clock, self.here.gpus, self.options.steps, self.options.weights, sources.digest(*_SOURCES)]
+        parts = [job, point.machine.gpu.hbm.clock, self.here.gpus, self.steps, self.options.weights, sources.digest(*_SOURCES)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -122,11 +132,15 @@ def memory_clock(run: Run) -> float | None:
 
 
 def measure_all(
-    points: Iterable[Point], measurements: Measurements, heard: Callable[[str], None] = lambda what: None, others: Iterable[Point] = ()
+    points: Iterable[Point],
+    measurements: Measurements,
+    heard: Callable[[str], None] = lambda what: None,
+    others: Iterable[Point] = (),
+    seconds: Mapping[str, float | None] = MappingProxyType({}),
 ) -> Measured:
     """Every point of `points`, one after the other; those of one job on one machine once. One that fails does not stop the others, a signal does.
 
-    Of `others` what was measured before is taken, such as at another memory clock. Raises `StorageError` where the disk refuses.
+    `seconds`: by name what a step is predicted to take. Of `others` what was measured before is taken, such as at another memory clock. Raises `StorageError` where the disk refuses.
     """
     found = Measured({point.name: run for point in others if (run := measurements.read(point)) is not None})
     groups = alike(points)
@@ -134,7 +148,7 @@ def measure_all(
         run = measurements.read(group[0])
         if run is None:
             heard(f"measuring {number} of {len(groups)}: {group[0].title}")
-            run = _now(group, measurements, found, heard)
+            run = _now(group, measurements, found, heard, seconds.get(group[0].name))
         if run is not None:
             found.runs.update({each.name: run for each in group})
         if found.stopped is not None:
@@ -142,10 +156,10 @@ def measure_all(
     return found
 
 
-def _now(group: list[Point], measurements: Measurements, found: Measured, heard: Callable[[str], None]) -> Run | None:
+def _now(group: list[Point], measurements: Measurements, found: Measured, heard: Callable[[str], None], seconds: float | None) -> Run | None:
     """The Run of a group of points, measured now; None where `found` says why there is none."""
     try:
-        run = measurements.measure(group[0])
+        run = measurements.measure(group[0], seconds)
         ended = run.about["ended"]
         failure = None if ended["how"] in _ANSWERED else str(ended["said"])
     except StorageError:

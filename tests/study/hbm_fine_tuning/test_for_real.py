@@ -27,9 +27,11 @@ from membound.report.page.html import html
 from membound.run.schema import Missing, Run, Value
 from membound.spec import catalogue
 from membound.spec.job import Job
+from membound.spec.lengths import ROWS
 from membound.study.hbm_fine_tuning import choosing, clocks, for_real, here, measured, measurements, page
 from membound.study.hbm_fine_tuning.book import Book
 from membound.study.hbm_fine_tuning.here import Here
+from membound.study.hbm_fine_tuning.lasting import FEWEST, MOST, how_long
 from membound.study.hbm_fine_tuning.measurements import Measured, Measurements, measure_all
 from membound.study.hbm_fine_tuning.plan import Plan, Point, plan
 from membound.study.hbm_fine_tuning.runner import Ran
@@ -113,6 +115,21 @@ class TestChoosing:
         assert chosen(HGX, {name: full})[name].why == "predicted not to fit: needs 90 GiB"
 
 
+class TestHowLong:
+    def test_counted_steps_fill_some_seconds(self) -> None:
+        job = tiny_plan().points["tiny.2619"].job
+        assert [how_long(job, seconds, None) for seconds in (None, 0.001, 0.1, 30.0)] == [3 + FEWEST, 3 + MOST, 3 + 100, 3 + FEWEST]
+        assert how_long(job, 0.1, 12) == 12
+
+    def test_rows_that_vary_are_all_met_before(self) -> None:
+        job = PLAN.points["llama-7b.2619"].job
+        rows = job.recipe.micro_batch * job.recipe.accumulation * job.gpus
+        before = how_long(job, None, None) - FEWEST
+        assert before * rows >= ROWS > (before - 1) * rows
+        fewer = job.model_copy(update={"gpus": 2})
+        assert how_long(fewer, None, None) - FEWEST == 4 * before
+
+
 def with_value(run: Run, name: str, number: float) -> Run:
     return dataclasses.replace(run, values={**run.values, name: Value(number, run.values[name].unit, number, number, "")})  # type: ignore[union-attr]
 
@@ -137,7 +154,7 @@ def tiny_plan() -> Plan:
 
 def into(folder: Path, steps: int = 10) -> Measurements:
     """Measures on the processors; the sampler asks a recorded H100."""
-    return Measurements(folder, ONE, Options(steps=steps, warm_up=1))
+    return Measurements(folder, ONE, Options(warm_up=1), steps)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +197,7 @@ class TestMeasuring:
         assert "failed: long.2619: rank 0 failed in forward" in heard
 
     def test_one_that_outlasts_its_time_is_no_answer(self, tmp_path: Path) -> None:
-        limited = dataclasses.replace(into(tmp_path), options=Options(steps=100_000, warm_up=1, time_limit=8.0))
+        limited = dataclasses.replace(into(tmp_path, 100_000), options=Options(warm_up=1, time_limit=8.0))
         found = measure_all([tiny_plan().points["tiny.2619"]], limited)
         assert found.failed == {"tiny.2619": "ended after its time limit of 8 s"}
         assert (limited.read(tiny_plan().points["tiny.2619"]), found.stopped) == (None, None)
@@ -255,8 +272,8 @@ class TestForReal:
                 report_study.run(tmp_path, False, measuring)
 
     def test_how_a_job_is_measured_is_what_the_options_say(self) -> None:
-        options = report_study.Measuring(True, weights="gpu", job_time="5 min").options()
-        assert (options.steps, options.weights, options.time_limit) == (measurements.STEPS, "gpu", 300.0)
+        options = report_study.Measuring(True, steps=30, weights="gpu", job_time="5 min").options()
+        assert (options.steps, options.weights, options.time_limit) == (30, "gpu", 300.0)
         with pytest.raises(UnknownNameError, match="--weights"):
             report_study.Measuring(True, weights="disk").options()
         with pytest.raises(InputError, match="--job-time"):
