@@ -72,11 +72,11 @@ def measure_all(
     """
     cards, began = len(here.gpus()), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    done, left_over = _done(out), []
+    there, left_over = done(out / RESULTS), []
     slowest = min(30.0, seconds)
     for name, written in jobs.items():
         title = name if hbm == "auto" else f"{name}@{hbm}"
-        why = "done already" if title in done else cannot(written, cards)
+        why = "done already" if title in there else cannot(written, cards)
         if why:
             print(f"{title:45} skipped: {why}", flush=True)
             continue
@@ -109,8 +109,8 @@ def measure(title: str, written: dict[str, Any], hbm: str, limit: float, out: Pa
     seconds = time.monotonic() - at
     record = {"name": title, "seconds": seconds, "error": error, "run": run.document() if run else None}
     if run is not None:
-        _keep(out / "series.tar", folder / "tables", title)
-    _note(out / RESULTS, record)
+        keep(out / "series.tar", folder / "tables", title)
+    note(out / RESULTS, record)
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{title:45} {line(run) if run and not error else error}  ({seconds:.0f} s)", flush=True)
 
@@ -178,7 +178,7 @@ def cannot(written: dict[str, Any], cards: int) -> str:
     return f"needs {written['gpus']} GPUs, this machine has {cards}" if written["gpus"] > cards and written["model"] != "tiny" else ""
 
 
-def _keep(archive: Path, tables: Path, title: str) -> None:
+def keep(archive: Path, tables: Path, title: str) -> None:
     """Add `tables` to `archive`, which is whole at every moment: the machine may be taken away at any."""
     draft = archive.with_suffix(".draft")
     if archive.is_file():
@@ -188,7 +188,7 @@ def _keep(archive: Path, tables: Path, title: str) -> None:
     draft.replace(archive)
 
 
-def _note(results: Path, record: dict[str, Any]) -> None:
+def note(results: Path, record: dict[str, Any]) -> None:
     """Add a line to `results`, in place of one that was cut off."""
     lines = [json.dumps(each) + "\n" for each in _records(results)]
     draft = results.with_suffix(".draft")
@@ -204,8 +204,9 @@ def _records(results: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _done(out: Path) -> set[str]:
-    return {record["name"] for record in _records(out / RESULTS)}
+def done(results: Path) -> set[str]:
+    """Names of the records in `results`."""
+    return {record["name"] for record in _records(results)}
 
 
 def _arguments() -> argparse.Namespace:

@@ -41,7 +41,15 @@ def _once(book: Book) -> dict[str, Run]:
 
 
 def _cells(book: Book, name: str, run: Run) -> tuple[Cell, ...]:
-    return tuple(_cell(run.values.get(quantity), None if name not in book.runs else book.runs[name].values.get(quantity)) for quantity in _COLUMNS)
+    predicted = {} if name not in book.runs else book.runs[name].values
+    return tuple(_UNLIKE if _unlike(quantity, run) else _cell(run.values.get(quantity), predicted.get(quantity)) for quantity in _COLUMNS)
+
+
+_UNLIKE: Final = Noted("not compared", "weights were made on the GPU: the host's part in loading them, which is predicted, was not there")
+
+
+def _unlike(quantity: str, run: Run) -> bool:
+    return quantity == "host.memory.used.peak" and run.about.get("options", {}).get("weights") == "gpu"
 
 
 def _cell(measured: Value | Missing | None, predicted: Value | Missing | None) -> Cell:

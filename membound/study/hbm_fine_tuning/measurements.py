@@ -140,7 +140,8 @@ def measure_all(
 ) -> Measured:
     """Every point of `points`, one after the other; those of one job on one machine once. One that fails does not stop the others, a signal does.
 
-    `seconds`: by name what a step is predicted to take. Of `others` what was measured before is taken, such as at another memory clock. Raises `StorageError` where the disk refuses.
+    `seconds`: by name what a step is predicted to take. Of `others` what was measured before is taken, such as at another memory clock. Raises
+    `StorageError` where the disk refuses.
     """
     found = Measured({point.name: run for point in others if (run := measurements.read(point)) is not None})
     groups = alike(points)

@@ -21,6 +21,7 @@ from membound.measure.place import Place
 from membound.measure.plan import Options
 from membound.measure.source import Fault, Source
 from membound.report.charts.bars import Bars
+from membound.report.charts.data import Noted
 from membound.report.charts.table import Table
 from membound.report.charts.time_series import TimeSeries
 from membound.report.page.html import html
@@ -317,6 +318,14 @@ class TestPage:
         assert found["llama-7b-2619 hbm.utilisation.mean"].origin == "predicted"
         assert book.alike(["llama-7b.2619"], "hbm.utilisation.mean") is book
         assert book.alike(["llama-7b.2619"], "gpu.busy").runs["llama-7b.2619"].origin == "measured"
+
+    def test_what_the_host_holds_while_loading_is_not_compared_where_it_loads_nothing(self) -> None:
+        book = measured_book({"llama-7b.2619"})
+        run = book.measured["llama-7b.2619"]
+        quick = dataclasses.replace(run, about={**run.about, "options": {**run.about["options"], "weights": "gpu"}})
+        cells = measured.table(dataclasses.replace(book, measured={"llama-7b.2619": quick})).rows[0]
+        assert [cell.text for cell in cells if isinstance(cell, Noted)].count("not compared") == 1
+        assert all(cell.text != "not compared" for cell in measured.table(book).rows[0] if isinstance(cell, Noted))
 
     def test_curves_stand_beside_each_other_from_the_first_counted_step(self) -> None:
         made = page.page(measured_book(AT_2619))

@@ -17,6 +17,7 @@ from typing import Any, Final
 from membound.cost import cudnn_graphs
 from membound.cost.dispatch import prefers_cudnn
 from membound.errors import MemboundError, RecordError
+from membound.measure import warm_up
 from membound.replay import lengths as replay_lengths
 from membound.spec import catalogue, fields, lengths
 from membound.spec.job import Job
@@ -172,7 +173,9 @@ def _compared(
     predicted[TRAFFIC] = _both_ways(predicted)
     varies = job.data.seq_len is None
     if varies and prefers_cudnn(machine.gpu) and _mostly_new(job, about):
-        predicted["step.time"] = {key: value + cudnn_graphs.STEP if key in _ENDS else value for key, value in predicted["step.time"].items()}
+        predicted["step.time"] = {
+            key: value + cudnn_graphs.STEP * job.recipe.accumulation if key in _ENDS else value for key, value in predicted["step.time"].items()
+        }
     pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
     known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
     return OwnRun(name, file.name, versions, gpu, known, None, _technique(job), rated, counted, varies)
@@ -188,11 +191,10 @@ def _technique(job: Job) -> str:
 
 def _mostly_new(job: Job, about: dict[str, Any]) -> bool:
     """Whether half or more of the steps that were counted met a row length that had not come up: the median step is then one of those."""
-    name = job.data.lengths
-    if name is None:
+    name, options = job.data.lengths, about.get("options", {})
+    if name is None or int(options.get("warm_up", 0)) >= warm_up.steps(job):
         return False
     _, likely = replay_lengths.of(job, lengths.stored(name)).longest_of(job.recipe.micro_batch)
-    options = about.get("options", {})
     return cudnn_graphs.first_met(likely, int(options.get("warm_up", 0)), int(about.get("counted_steps") or 1)) >= 0.5
 
 

@@ -37,16 +37,17 @@ def _head(compared: list[OwnRun], left_out: list[OwnRun]) -> str:
     return f"""# Validation: our own measured runs
 
 Made by `membound study validation --only measured` with membound {__version__}; do not edit. {len(compared)} jobs were run for real on
-{", ".join(gpus)} by `validation/measure_jobs.py` and are predicted here; {len(left_out)} more gave nothing to compare. Nothing is fitted to
-them: each GPU's rates are those of its kernels measured alone, and its host's speed is that of tiny models (`host.json` beside the runs).
+{", ".join(gpus)} by `validation/measure_jobs.py` or, those named `study-`, by the study with `--measure`, and are predicted
+here; {len(left_out)} more gave nothing to compare. Nothing is fitted to them: each GPU's rates are those of its kernels measured alone, and
+its host's speed is that of tiny models (`host.json` beside the runs).
 What kernels read from HBM more than once rests on counted bytes of single kernels, of eight of these jobs with four layers each, on an H200
 ([laws/matmul.md](laws/matmul.md#what-it-reads-again)); no H100 was counted.
 Software there: {"; ".join(versions)}.
 
 A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its GPU. The others waited for their host, whose launches differ from
 host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same. Where rows differ in
-length, cuDNN builds an execution graph for each length that it meets for the first time. Runs of varying lengths warm up for some hundreds of
-steps, until most have come up; of one that did not, and met new lengths in most of its steps, {1e3 * cudnn_graphs.STEP:.0f} ms, measured alone,
+length, cuDNN builds an execution graph for each length that it meets for the first time. Runs of varying lengths warm up for a round of their rows
+or for some hundreds of steps; of one that did not, and met new lengths in most of its steps, {1e3 * cudnn_graphs.STEP:.0f} ms a micro-step, measured alone,
 stand in the predicted step's time, and in nothing else of it.
 
 HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
