@@ -47,8 +47,8 @@ Software there: {"; ".join(versions)}.
 A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its GPU. The others waited for their host, whose launches differ from
 host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same. Where rows differ in
 length, cuDNN builds an execution graph for each length that it meets for the first time. Runs of varying lengths warm up for a round of their rows
-or for some hundreds of steps; of one that did not, and met new lengths in most of its steps, {1e3 * cudnn_graphs.STEP:.0f} ms a micro-step, measured alone,
-stand in the predicted step's time, and in nothing else of it.
+or for some hundreds of steps; of one that did not, and met new lengths in most of its steps, {1e3 * cudnn_graphs.STEP:.0f} ms a micro-step, measured
+alone, stand in the predicted step's time, and in nothing else of it.
 
 HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
 peak, times the mean time of the same marked steps, or, where they were counted, what the GPU's own counters say. Unlike HBM use, which is a rate,
