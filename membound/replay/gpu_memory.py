@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from membound.replay.pace import Pace
 from membound.replay.releases import Releases
 from membound.replay.result import Curve, GpuMemory
 from membound.replay.script import Script, Scripts
-from membound.replay.walked import Forgetful, Memo, Walked, walked
+from membound.replay.walked import Forgetful, Memo, Peak, Walked, peaked, walked
 from membound.spec.machine import Machine
 from membound.trace.schema import CATEGORIES, Trace
 from membound.units import show
@@ -27,6 +29,7 @@ _FORGETFUL = Forgetful()
 def gpu_memory(scripts: Scripts, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL, pace: Pace | None = None) -> GpuMemory:
     """Replay the GPU's part of the Trace of `scripts` on `machine`, whose `pace` says when memory that several streams use can be taken again.
 
+    Everything is of rows at the cap, but what is reserved and used where rows differ in length: they are then replayed as well, and have to fit.
     Allocated is as PyTorch counts it, in whole blocks. Peaks are those of an allocator without limit; but where the GPU's limit makes PyTorch
     give back its cache and go on, reserved and used are what such a run shows, and `snapshot['reserved_without_limit']` holds the other, B.
     """
@@ -35,44 +38,83 @@ def gpu_memory(scripts: Scripts, machine: Machine, settings: AllocatorSettings, 
     free = replace(settings, per_process_memory_fraction=1.0)
     walk = _walk(script, releases, None, free, None, memo)
     around = outside(trace, machine)
-    limited = _limited(script, releases, machine, around, settings, walk.reserved_peak, memo)
-    why = _why(trace, script, machine, around, walk, limited, settings.per_process_memory_fraction)
+    room = _room(machine, around, settings, walk.reserved_peak)
+    limited = None if room is None else _walk(script, releases, room.capacity, settings, room.total, memo)
+    why = None if limited is None else _why(trace, script, machine, around, walk.peak, limited.peak, settings)
     shown = limited if limited is not None and limited.failure is None else walk
     result = _result(trace, script, shown, machine, around)
     retries = limited.retries if limited is not None else 0
     snapshot = {} if shown is walk else {"reserved_without_limit": walk.reserved_peak}
-    return replace(result, fits=why is None, why=why, retries=retries, snapshot=snapshot)
+    result = replace(result, fits=why is None, why=why, retries=retries, snapshot=snapshot)
+    rows = scripts.varied(machine.gpu.architecture)
+    return result if rows is None or why is not None else _of_rows(result, trace, rows, machine, around, settings, memo, pace)
+
+
+def _of_rows(
+    result: GpuMemory, trace: Trace, script: Script, machine: Machine, around: Outside, settings: AllocatorSettings, memo: Memo, pace: Pace | None
+) -> GpuMemory:  # fmt: skip
+    """`result` with what `script`, of rows of differing length, reserves."""
+    releases, free = script.releases(pace), replace(settings, per_process_memory_fraction=1.0)
+    walk = _peak(script, releases, None, free, None, memo)
+    room = _room(machine, around, settings, walk.reserved_peak)
+    limited = None if room is None else _peak(script, releases, room.capacity, settings, room.total, memo)
+    why = None if limited is None else _why(trace, script, machine, around, walk, limited, settings)
+    shown = limited if limited is not None and limited.failure is None else walk
+    reserved = max(shown.reserved_peak, result.allocated_peak)
+    taken = reserved + around.context.nominal + around.libraries.nominal
+    return replace(
+        result, reserved_peak=reserved, used_peak=taken + _resident(around, machine, taken), varied=True, fits=why is None,
+        why=None if why is None else f"{why}, among rows of differing length", retries=shown.retries,
+        snapshot={} if shown is walk else {"reserved_without_limit": walk.reserved_peak},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What a GPU leaves PyTorch's allocator, B."""
+
+    capacity: int
+    total: int
+    """The whole of the GPU, of which settings may allow a share."""
 
 
 def _walk(script: Script, releases: Releases, capacity: int | None, settings: AllocatorSettings, total: int | None, memo: Memo) -> Walked:
+    walk, parts = _walker(script, releases, capacity, settings, total)
+    return walked(walk, parts, memo)
+
+
+def _peak(script: Script, releases: Releases, capacity: int | None, settings: AllocatorSettings, total: int | None, memo: Memo) -> Peak:
+    walk, parts = _walker(script, releases, capacity, settings, total)
+    return peaked(walk, parts, memo)
+
+
+def _walker(
+    script: Script, releases: Releases, capacity: int | None, settings: AllocatorSettings, total: int | None
+) -> tuple[Callable[[], Walk], list[Any]]:
+    """A walk, and all that it depends on."""
     # Where PyTorch collects its garbage by age, no turn of a cycle is like another.
     cycles = () if settings.garbage_collection_threshold else script.cycles
-
-    def walk() -> Walk:
-        return Walk(CachingAllocator(capacity, settings, total), script.program, releases, cycles).go()
-
-    return walked(walk, [script.content, releases.event, releases.block, capacity, settings, total], memo)
+    parts = [script.content, releases.event, releases.block, capacity, settings, total]
+    return lambda: Walk(CachingAllocator(capacity, settings, total), script.program, releases, cycles).go(), parts
 
 
-def _limited(
-    script: Script, releases: Releases, machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int, memo: Memo
-) -> Walked | None:  # fmt: skip
-    """The walk of an allocator that has what the GPU really leaves it; None where the limit is never met."""
+def _room(machine: Machine, around: Outside, settings: AllocatorSettings, wanted: int) -> _Room | None:
+    """What the GPU really leaves an allocator that wants so much, B; None where the limit is never met."""
     total = int(machine.gpu.hbm.capacity) - around.kept_back.nominal
     capacity = total - around.context.nominal - around.libraries.nominal
     if wanted <= min(capacity, int(settings.per_process_memory_fraction * total)) and settings.garbage_collection_threshold == 0.0:
         return None
-    return _walk(script, releases, max(capacity, 0), settings, max(total, 0), memo)
+    return _Room(max(capacity, 0), max(total, 0))
 
 
-def _why(trace: Trace, script: Script, machine: Machine, around: Outside, walk: Walked, limited: Walked | None, share: float) -> str | None:
-    if limited is None or limited.failure is None:
+def _why(trace: Trace, script: Script, machine: Machine, around: Outside, walk: Peak, limited: Peak, settings: AllocatorSettings) -> str | None:
+    failure, share = limited.failure, settings.per_process_memory_fraction
+    if failure is None:
         return None
-    failure = limited.failure
     needs = walk.reserved_peak + around.context.nominal + around.libraries.nominal
     total = max(machine.gpu.hbm.capacity - around.kept_back.nominal, 0)
     offers = show(total, "B") + (f", of which PyTorch may take {show(share * total, 'B')}" if share < 1.0 else "")
-    at = breakdown.moment(trace, int(script.program.row[len(limited.sizes)]))
+    at = breakdown.moment(trace, int(script.program.row[limited.reached]))
     return (
         f"each GPU needs {show(needs, 'B')} and {machine.gpu.name} offers {offers}: "
         f"out of memory for {show(failure.requested, 'B')} with {show(failure.allocated, 'B')} allocated, {breakdown.words(at)}"

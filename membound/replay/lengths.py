@@ -88,6 +88,12 @@ class Lengths:
             self._weights[grid, rows] = np.array([(likely * _hat(values, grid, point)).sum() for point in range(len(grid))])
         return self._weights[grid, rows]
 
+    def in_order(self, count: int, ranks: int) -> Ints:
+        """Lengths of the first `count` micro-batches of rank 0 among so many, as the Program feeds them: of its rows in their order, tokens."""
+        first = np.arange(count) * ranks * self.micro_batch
+        rows = self.rows[(first[:, None] + np.arange(self.micro_batch)) % len(self.rows)]
+        return np.asarray(rows.max(axis=1), np.int64)
+
     def draws(self, count: tuple[int, ...], seed: int = 0) -> Ints:
         """Lengths of so many micro-batches, drawn at random; of shape `count`."""
         draw = np.random.default_rng(seed)

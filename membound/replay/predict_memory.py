@@ -17,6 +17,8 @@ from membound.trace.schema import PHASE, PHASES, Trace
 _ALLOCATED = 0.02
 _CATEGORY = 0.05
 _RESERVED_LOW, _RESERVED_HIGH = 0.03, 0.08
+# Where rows differ in length their order decides: three random orders of five Jobs reserved 0.83 to 1.24 of what the Program's order does.
+_ORDER_LOW, _ORDER_HIGH = 0.17, 0.24
 _PINNED = 0.05
 _PAGEABLE = 0.15
 
@@ -54,10 +56,7 @@ def memory_tables(memory: Memory, trace: Trace) -> dict[str, pa.Table]:
 def _gpu(gpu: GpuMemory, trace: Trace, machine: Machine) -> dict[str, Value | Missing]:
     around = outside(trace, machine)
     allocated = _within(gpu.allocated_peak, _ALLOCATED, _ALLOCATED, "captured allocations; kernels' own scratch memory is not all known")
-    reserved = _within(
-        gpu.reserved_peak, _RESERVED_LOW, _RESERVED_HIGH,
-        "PyTorch's allocator replayed; fragments depend on when streams pass their events and on the driver's addresses",
-    )  # fmt: skip
+    reserved = _reserved(gpu)
     # What is reserved cannot be less than what is allocated.
     reserved = _bytes(gpu.reserved_peak, max(reserved.low, min(allocated.low, gpu.reserved_peak)), reserved.high, reserved.basis)
     managed = gpu.used_peak - gpu.reserved_peak - gpu.context - gpu.libraries
@@ -85,6 +84,14 @@ def _gpu(gpu: GpuMemory, trace: Trace, machine: Machine) -> dict[str, Value | Mi
         "hbm.capacity.utilisation": Value(share[0], "1", share[1], share[2], "gpu.memory.used.peak over gpu.memory.capacity"),
         **by_category,
     }
+
+
+def _reserved(gpu: GpuMemory) -> Value:
+    if gpu.varied:
+        basis = "PyTorch's allocator replayed over rows of differing length, the longest at the cap; fragments depend on the order of the rows"
+        return _within(gpu.reserved_peak, _ORDER_LOW, _ORDER_HIGH, basis)
+    basis = "PyTorch's allocator replayed; fragments depend on when streams pass their events and on the driver's addresses"
+    return _within(gpu.reserved_peak, _RESERVED_LOW, _RESERVED_HIGH, basis)
 
 
 def _host(host: HostMemory, trace: Trace, machine: Machine) -> dict[str, Value | Missing]:

@@ -85,11 +85,11 @@ class Program:
 
     def flops_at(self, length: int) -> Floats:
         """Operations of each item where rows have `length` tokens: none, some per token, and some per pair of tokens."""
-        return _between(self.flops, self.lengths, length)
+        return between(self.flops, self.lengths, length)
 
     def moved_at(self, length: int) -> Floats:
         """Bytes of copies and collectives where rows have `length` tokens."""
-        return _between((self.moved[0].astype(np.float64), self.moved[1].astype(np.float64)), self.lengths, length)
+        return between((self.moved[0].astype(np.float64), self.moved[1].astype(np.float64)), self.lengths, length)
 
 
 def compiled(trace: Trace, other: Trace | None = None) -> Program:
@@ -102,9 +102,9 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
     views, modules = _between_items(trace, rows)
     flops = instructions["flops"][rows]
     if other is None or partner is None:
-        lengths, far = (_length(trace), _length(trace)), (flops, take["nbytes"])
+        lengths, far = (row_length(trace), row_length(trace)), (flops, take["nbytes"])
     else:
-        lengths = _length(trace), _length(other)
+        lengths = row_length(trace), row_length(other)
         far = other.instructions["flops"][partner], other.instructions["nbytes"][partner].astype(np.int64)
     operands = Operands.of(trace, rows, other, partner, lengths).gathered(_named(trace, rows, GATHERS), _named(trace, rows, UNREAD))
     detached = np.zeros(len(rows), np.bool_)
@@ -121,7 +121,8 @@ def _named(trace: Trace, rows: Column, operators: frozenset[str]) -> npt.NDArray
     return np.asarray(names[trace.instructions["op"][rows]], np.bool_)
 
 
-def _length(trace: Trace) -> int:
+def row_length(trace: Trace) -> int:
+    """Tokens of the longest row that was captured."""
     data = trace.header.job.get("data", {})
     return int(data.get("seq_len") or data.get("max_length") or 512)
 
@@ -168,8 +169,11 @@ def _between_items(trace: Trace, rows: Column) -> tuple[Column, Column]:
     return counts[0], counts[1]
 
 
-def _between(pair: tuple[Floats, Floats], lengths: tuple[int, int], length: int) -> Floats:
-    """A quantity at `length`, from its values at two lengths. What is alike at both stays; else it is a T + b T^2, both of them not negative."""
+def between(pair: tuple[Floats, Floats], lengths: tuple[int, int], length: int) -> Floats:
+    """Quantities at `length`, [n], from their values at two lengths, [n] each.
+
+    What is alike at both stays; else it is a T + b T^2, both of them not negative.
+    """
     near, far = pair
     a, b = lengths
     if a == b or length == a:

@@ -74,6 +74,8 @@ class GpuMemory:
     curve: Curve
     retries: int = 0
     """Times the allocator had to give back its cache to go on."""
+    varied: bool = False
+    """Whether `reserved_peak` and `used_peak` are of rows of differing length, one after another; all else is of rows at the cap."""
     snapshot: dict[str, Any] = field(default_factory=dict, compare=False)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,9 +55,12 @@ class Script:
 class Scripts:
     """The scripts of one Trace by architecture, each made once."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, varied: Callable[[Architecture], Script | None] = lambda architecture: None) -> None:
+        """`varied` makes the script of rows of differing length, where it can."""
         self.trace = trace
+        self._make_varied = varied
         self._known: dict[Architecture, Script] = {}
+        self._varied: dict[Architecture, Script | None] = {}
 
     def of(self, architecture: Architecture) -> Script:
         """The one for GPUs of `architecture`."""
@@ -64,18 +68,29 @@ class Scripts:
             self._known[architecture] = _script(self.trace, architecture)
         return self._known[architecture]
 
+    def varied(self, architecture: Architecture) -> Script | None:
+        """The one over rows of the data's own lengths; None where all are as long, or their sizes are not known."""
+        if architecture not in self._varied:
+            self._varied[architecture] = self._make_varied(architecture)
+        return self._varied[architecture]
+
 
 def _script(trace: Trace, architecture: Architecture) -> Script:
+    once = captured_once(trace, architecture)
+    whole, cycles = once.program, list(once.cycles)
+    repeated = again(whole, once.last_step, len(whole), TURNS) if trace.header.steps > 0 else None
+    if repeated is None:
+        return once
+    cycles += [repeated.cycle, *(each for cycle in cycles for each in repeated.inner(cycle))]
+    return replace(once, program=whole.joined(repeated.turns), cycles=tuple(cycles))
+
+
+def captured_once(trace: Trace, architecture: Architecture) -> Script:
+    """The script that ends with the captured last step, its middle micro-step repeated."""
     whole = program(trace, architecture)
     last_step = whole.until(step_begins(trace))
     whole, captured, middle = with_middle_repeated(whole, trace, min(trace.header.repeat - 1, TURNS))
-    cycles = [] if middle is None else [middle]
-    repeated = again(whole, last_step, len(whole), TURNS) if trace.header.steps > 0 else None
-    joined = whole
-    if repeated is not None:
-        joined = whole.joined(repeated.turns)
-        cycles += [repeated.cycle, *(each for cycle in cycles for each in repeated.inner(cycle))]
-    return Script(joined, len(whole), captured, tuple(cycles), last_step, _launched(trace))
+    return Script(whole, len(whole), captured, () if middle is None else (middle,), last_step, _launched(trace))
 
 
 def _launched(trace: Trace) -> Column:

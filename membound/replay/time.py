@@ -15,12 +15,13 @@ from membound.replay.outside import ranks_on_node
 from membound.replay.pace import Pace, deferring
 from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
-from membound.replay.script import Scripts
+from membound.replay.script import Script, Scripts
 from membound.replay.step import Played
 from membound.replay.timeline import play_twice
+from membound.replay.varied import varied
 from membound.replay.walked import Memo
 from membound.replay.workload import Workload, workload
-from membound.spec.machine import Gpu, Machine
+from membound.spec.machine import Architecture, Gpu, Machine
 from membound.trace.schema import Trace
 
 
@@ -42,7 +43,10 @@ class Replayer:
     _workloads: dict[tuple[float, float, int], Workload] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.scripts = Scripts(self.trace)
+        self.scripts = Scripts(self.trace, self._varied)
+
+    def _varied(self, architecture: Architecture) -> Script | None:
+        return None if self.other is None else varied(self.trace, self.other, self.lengths, architecture)
 
     @property
     def program(self) -> Program:

@@ -54,6 +54,20 @@ class Forgetful:
 
 
 @dataclass(frozen=True)
+class Peak:
+    """The most that was held, and how it ended."""
+
+    reserved_peak: int
+    """B"""
+    retries: int
+    """Times the allocator had to give back its cache to go on."""
+    failure: OutOfMemory | None
+    """Why the walk ended early."""
+    reached: int
+    """Events that were reached: the one after them is the one that failed."""
+
+
+@dataclass(frozen=True)
 class Walked:
     """One entry for each event that was reached."""
 
@@ -73,6 +87,25 @@ class Walked:
         """B"""
         return int(self.reserved.max(initial=0))
 
+    @property
+    def peak(self) -> Peak:
+        """The most of it."""
+        return Peak(self.reserved_peak, self.retries, self.failure, len(self.sizes))
+
+
+def peaked(walk: Callable[[], Walk], parts: Iterable[Any], memo: Memo) -> Peak:
+    """As `walked`, where only the most is wanted: of long programs little is kept."""
+    key = _key(["peak", *parts])
+    known = memo.get(key)
+    if known is not None:
+        reserved, retries, reached, *failure = known["numbers"].tolist()
+        return Peak(reserved, retries, OutOfMemory(*failure) if failure else None, reached)
+    done = walk()
+    sizes, held = done.columns()
+    found = Peak(int(held.max(initial=0)), done.retries, done.failure, len(sizes))
+    memo.put(key, {"numbers": np.array([found.reserved_peak, found.retries, found.reached, *_told(found.failure)], np.int64)})
+    return found
+
 
 def walked(walk: Callable[[], Walk], parts: Iterable[Any], memo: Memo) -> Walked:
     """What `walk` finds, or found when it was last asked: `parts`, arrays and values, are all that it depends on."""
@@ -88,9 +121,12 @@ def walked(walk: Callable[[], Walk], parts: Iterable[Any], memo: Memo) -> Walked
 
 
 def _arrays(found: Walked) -> dict[str, Column]:
-    failure = [] if found.failure is None else [getattr(found.failure, name) for name in ("requested", "allocated", "reserved", "free", "tried")]
-    numbers = np.array([found.active_peak, found.retries, *failure], np.int64)
+    numbers = np.array([found.active_peak, found.retries, *_told(found.failure)], np.int64)
     return {"sizes": found.sizes, "reserved": found.reserved, "numbers": numbers}
+
+
+def _told(failure: OutOfMemory | None) -> list[int]:
+    return [] if failure is None else [getattr(failure, name) for name in ("requested", "allocated", "reserved", "free", "tried")]
 
 
 def _remembered(arrays: Mapping[str, Column]) -> Walked:
