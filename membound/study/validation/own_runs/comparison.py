@@ -171,7 +171,7 @@ def _compared(
     traffic = counted or rated
     measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
     predicted[TRAFFIC] = _both_ways(predicted)
-    varies = job.data.seq_len is None
+    varies = job.data.lengths is not None or job.data.path is not None
     if varies and prefers_cudnn(machine.gpu) and _mostly_new(job, about):
         predicted["step.time"] = {
             key: value + cudnn_graphs.STEP * job.recipe.accumulation if key in _ENDS else value for key, value in predicted["step.time"].items()
