@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -40,16 +39,6 @@ class Prices:
     """Seconds of each entry that no law knows; [entries, K]."""
     slower: Floats | None = None
     """Factor on each item's duration for what runs beside it; [n, K], None for none."""
-
-    def of(self, first: int, after: int) -> Spent:
-        """Durations of the items from `first` up to `after`, kernels one and all; [items, ROWS, K]."""
-        found = self.by_entry[self.index[first:after]]
-        return found if self.slower is None else found * self.slower[first:after, None]
-
-    @functools.cached_property
-    def by_entry(self) -> Spent:
-        """The table with its entries first; [entries, ROWS, K]."""
-        return np.ascontiguousarray(np.moveaxis(self.table, 1, 0))
 
 
 def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:

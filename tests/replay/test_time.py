@@ -213,7 +213,7 @@ def test_a_second_play_with_nothing_slower_is_the_first(replayer: Replayer) -> N
     for machine, before in played_everywhere(replayer):
         prices = dataclasses.replace(before.prices, slower=None)
         first = play(replayer.program, prices)
-        again, _ = play_twice(replayer.program, prices, lambda line: np.ones(line.start.shape))
+        (again,) = play_twice(replayer.program, [prices], [lambda line: np.ones(line.start.shape)])
         np.testing.assert_allclose(again.end, first.end, rtol=1e-9, err_msg=machine.name)
         np.testing.assert_allclose(again.borders, first.borders, rtol=1e-9, atol=1e-15, err_msg=machine.name)
 

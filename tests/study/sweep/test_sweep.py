@@ -259,7 +259,8 @@ class TestSweep:
         number = dict(leaves(jobfile.ask(tiny_job).machine))[key.removeprefix("machine.")]
         found = predicted(tiny_job, {key: [number * factor for factor in (0.01, 0.1, 1.0, 10.0)]})
         steps = [point.priced.values["step.time"].value for point in found.points if point.priced is not None]  # type: ignore[union-attr]
-        assert steps == sorted(steps, reverse=True)
+        # A step is a sum over its segments: what one gains another may lose, to the last digit.
+        assert all(after <= before * (1 + 1e-14) for before, after in itertools.pairwise(steps))
 
 
 class TestTables:
