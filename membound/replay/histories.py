@@ -138,14 +138,17 @@ class _Sums:
             return None
         order = between.knots.order
         entry = prices.index[order]
-        those = np.flatnonzero(spend[entry])
+        spending = spend[entry]
+        those = np.flatnonzero(spending)
         some = len(those) < len(order) / 2
-        chosen = those if some else np.arange(len(order))
-        seconds = np.zeros((table.shape[1], len(chosen) + 1))
-        np.take(np.ascontiguousarray(table.T), entry[chosen], axis=1, out=seconds[:, 1:])
+        if some:
+            order, entry = order[those], entry[those]
+        seconds = np.take(np.ascontiguousarray(table.T), entry, axis=1)
         if prices.slower is not None:
-            seconds[:, 1:] *= np.take(prices.slower.T, order[chosen], axis=1)
-        return cls(np.cumsum(seconds, axis=1), np.searchsorted(those, np.arange(len(order) + 1)) if some else None)
+            seconds *= np.take(prices.slower.T, order, axis=1)
+        summed = np.zeros((len(seconds), len(order) + 1))
+        np.cumsum(seconds, axis=1, out=summed[:, 1:])
+        return cls(summed, np.concatenate([[0], np.cumsum(spending)]) if some else None)
 
     def until(self, column: Column, item: Column) -> Floats:
         return self.summed[column, item if self.place is None else self.place[item]]
