@@ -133,9 +133,7 @@ def _speed(timing: Timing) -> dict[str, Value | Missing]:
         "samples.rate": _rate(per_step * played.ranks / step, "sample/s", band, "rows of all GPUs over step.time"),
         "flops.model": _within(flops, "FLOP", 0.02, "captured products and attention, recomputation left out; causal attention counted whole"),
         "mfu": _rate(flops / step / peak, "1", band, f"flops.model over step.time and {peak / 1e12:,.0f} TFLOP/s"),
-        "gpu.busy": _share(
-            (float(played.mean(played.busy)) + played.waiting) / step, band / 2, "kernels and collectives running, waiting in collectives included"
-        ),
+        "gpu.busy": _share(busy / step, band / 2, "kernels and collectives running, waiting in collectives included"),
     }
     return found
 
