@@ -32,6 +32,8 @@ class Between:
     knots: Knots
     seconds: Floats
     """Of each item; [K, m]."""
+    slower: Floats | None
+    """Factor on what each item would take alone, None for none; [K, m]."""
     rows: Floats
     """Of those that lie in rows, 0 of the others; [K, m]."""
     summed: Floats
@@ -49,8 +51,9 @@ class Between:
     def of(cls, knots: Knots, prices: Prices, factor: Floats) -> Between:
         """On the machine of `prices`, whose launches take `factor` times as long; [K]."""
         seconds = np.take(np.ascontiguousarray(prices.table[0].T), prices.index[knots.order], axis=1)
-        if prices.slower is not None:
-            seconds *= np.take(prices.slower.T, knots.order, axis=1)
+        slower = None if prices.slower is None else np.take(prices.slower.T, knots.order, axis=1)
+        if slower is not None:
+            seconds *= slower
         # Copies and host work are no part of any row: their own knots say when they are over.
         rows, alone, works = seconds.copy(), knots.first[knots.alone], np.flatnonzero(knots.kind == WORK)
         rows[:, alone] = 0.0
@@ -77,7 +80,7 @@ class Between:
         stay[knots.queued] = seconds[:, knots.after[knots.other[knots.queued]] - 1].T
         bare = np.flatnonzero((knots.after == knots.first) & (knots.upto >= 0))
         launch[bare] = (launches[knots.upto[bare] + 1] - launches[knots.since[bare] + 1])[:, None] * factor
-        return cls(knots, seconds, rows, summed, arrives, ahead, stay, launch)
+        return cls(knots, seconds, slower, rows, summed, arrives, ahead, stay, launch)
 
     def runs(self, moments: Floats) -> tuple[Floats, Floats]:
         """When items start and end whose knots are at `moments` [K, N]; [K, m] each."""

@@ -136,17 +136,16 @@ class _Sums:
         spend = table.any(axis=1)
         if not spend.any():
             return None
-        order = between.knots.order
-        entry = prices.index[order]
+        entry, slower = prices.index[between.knots.order], between.slower
         spending = spend[entry]
         those = np.flatnonzero(spending)
-        some = len(those) < len(order) / 2
+        some = len(those) < len(entry) / 2
         if some:
-            order, entry = order[those], entry[those]
+            entry, slower = entry[those], None if slower is None else slower[:, those]
         seconds = np.take(np.ascontiguousarray(table.T), entry, axis=1)
-        if prices.slower is not None:
-            seconds *= np.take(prices.slower.T, order, axis=1)
-        summed = np.zeros((len(seconds), len(order) + 1))
+        if slower is not None:
+            seconds *= slower
+        summed = np.zeros((len(seconds), len(entry) + 1))
         np.cumsum(seconds, axis=1, out=summed[:, 1:])
         return cls(summed, np.concatenate([[0], np.cumsum(spending)]) if some else None)
 

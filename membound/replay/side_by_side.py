@@ -16,7 +16,7 @@ import numpy.typing as npt
 from membound.errors import InputError
 from membound.replay.beside import beside_collectives
 from membound.replay.outside import ranks_on_node
-from membound.replay.pricing import Prices, priced
+from membound.replay.pricing import KernelPrices, Prices, kernel_prices, priced
 from membound.replay.step import Played
 from membound.replay.time import Replayer, at_clock, throttled
 from membound.replay.timeline import Timeline, play_twice
@@ -54,11 +54,15 @@ def on_each(replayer: Replayer, machines: Sequence[Machine], columns: int = COLU
 
 def _played(replayer: Replayer, machines: Sequence[Machine], columns: int) -> list[Played | InputError]:
     found: list[Played | InputError | None] = [None] * len(machines)
-    asked = []
+    asked: list[_One] = []
+    # Machines of a sweep over links, or over hosts, have one GPU.
+    kernels: dict[str, KernelPrices] = {}
     for at, machine in enumerate(machines):
         try:
-            work = replayer.workload(machine.gpu)
-            asked.append(_One(at, machine, work, priced(work, machine, ranks_on_node(replayer.trace, machine))))
+            work, gpu = replayer.workload(machine.gpu), machine.gpu.model_dump_json()
+            if gpu not in kernels:
+                kernels[gpu] = kernel_prices(work, machine.gpu)
+            asked.append(_One(at, machine, work, priced(work, machine, ranks_on_node(replayer.trace, machine), kernels[gpu])))
         except InputError as error:
             found[at] = error
     width = max((len(one.work.lengths) for one in asked), default=1)

@@ -96,8 +96,8 @@ class Played:
 
     def _covered(self, which: npt.NDArray[np.bool_]) -> Floats:
         """Seconds of each segment in which one of the items `which` runs; [segments, K]."""
-        start, end = self.timeline.start[which], self.timeline.end[which]
-        found = [intervals.covered(start[:, k], end[:, k], self.borders[:, k]) for k in range(len(self.grid))]
+        start, end = self.timeline.start.T[:, which], self.timeline.end.T[:, which]
+        found = [intervals.covered(*each) for each in zip(start, end, self.borders.T, strict=True)]
         return np.diff(np.stack(found, axis=1), axis=0)
 
     @functools.cached_property
