@@ -150,7 +150,10 @@ class _Sums:
         return cls(summed, np.concatenate([[0], np.cumsum(spending)]) if some else None)
 
     def until(self, column: Column, item: Column) -> Floats:
-        return self.summed[column, item if self.place is None else self.place[item]]
+        """As far as some items of some columns."""
+        at = item if self.place is None else self.place[item]
+        found: Floats = self.summed.ravel()[column * self.summed.shape[1] + at]
+        return found
 
 
 def _summed(paths: _Paths, spent: Floats, share: Floats, moments: Floats, ends: Column) -> Spent:
