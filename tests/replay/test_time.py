@@ -143,6 +143,13 @@ class TestNothingIsLost:
             busy = dict(zip(KINDS, played.mean(played.parts), strict=True))["busy"] + played.waiting
             assert ran.rate("busy").mean() == pytest.approx(busy / float(played.step[0]), rel=tolerance)
 
+    def test_a_run_of_three_steps_has_three(self, replayers: dict[str, Replayer]) -> None:
+        for _, played in played_everywhere(replayers["fixed"]):
+            step = float(played.step[0])
+            # Whichever way the sum of three is rounded.
+            for seconds in (3 * step, np.nextafter(3 * step, 1e9), 3 * step * (1 + 1e-12)):
+                assert [mark.kind for mark in course(played, 0.01, seconds).marks].count("step") == 3
+
     def test_every_operator_has_a_law(self, replayer: Replayer) -> None:
         assert unknown_share(priced(replayer, machines_of(replayer)[0])) < 0.02
 
