@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from membound.cost.embedding import GATHERS
 from membound.cost.softmax import UNREAD
-from membound.replay.knots import Knots, knots
+from membound.replay.knots import Knots
 from membound.replay.operands import Operands
+from membound.replay.tying import tied
 from membound.trace.schema import KIND, PHASE, Trace
 
 Column = npt.NDArray[np.int64]
@@ -77,7 +78,7 @@ class Program:
     @functools.cached_property
     def knots(self) -> Knots:
         """The moments that others hang on."""
-        return knots(self)
+        return tied(self)
 
     @property
     def op(self) -> Column:
