@@ -31,38 +31,38 @@ def beside_collectives(line: Timeline, work: Workload, prices: Prices, machine: 
     collective, kernel = (np.flatnonzero(program.kind == KIND[kind]) for kind in ("collective", "kernel"))
     if not len(collective) or not len(kernel):
         return None
+    # Column by column, as they lie in memory.
+    starts, ends = line.start.T, line.end.T
     # A whole step of DeepSpeed's has collectives in its last micro-step alone.
-    kernel = kernel[(line.end[kernel] > line.start[collective].min(axis=0)).any(axis=1)]
+    kernel = kernel[(ends[:, kernel] > starts[:, collective].min(axis=1, keepdims=True)).any(axis=0)]
     if not len(kernel):
         return None
-    share = _shares(line, collective, kernel)
-    length = line.end[kernel] - line.start[kernel]
-    if (share * length).sum() < _NOTHING * line.end.max(axis=0).sum():
+    begin, end = starts[:, kernel], ends[:, kernel]
+    share = _shares(starts[:, collective], ends[:, collective], begin, end)
+    if (share * (end - begin)).sum() < _NOTHING * ends.max(axis=1).sum():
         return None
-    sms, hbm = _taken(line, work, collective, machine)
+    sms, hbm = _taken(ends[:, collective] - starts[:, collective], work, collective, machine)
     entry = prices.index[kernel]
     whole = np.where(prices.table[0] > 0, prices.table[0], 1.0)
-    compute, memory = ((prices.table[ROW[name]] / whole)[entry] for name in ("compute", "hbm"))
-    factors = np.ones(line.start.shape)
-    factors[kernel] += share * slower(compute, memory, sms, hbm, machine.gpu)
-    return factors
+    compute, memory = (np.ascontiguousarray((prices.table[ROW[name]] / whole).T)[:, entry] for name in ("compute", "hbm"))
+    factors = np.ones(starts.shape)
+    factors[:, kernel] += share * slower(compute, memory, sms[:, None], hbm[:, None], machine.gpu)
+    return factors.T
 
 
-def _shares(line: Timeline, collective: npt.NDArray[np.int64], kernel: npt.NDArray[np.int64]) -> Floats:
-    """Of each kernel's time, how much lies within some collective's; [kernels, K]."""
-    result = np.zeros((len(kernel), line.start.shape[1]))
-    for k in range(result.shape[1]):
-        start, end = line.start[kernel, k], line.end[kernel, k]
-        within = intervals.covered(line.start[collective, k], line.end[collective, k], np.concatenate([start, end]))
-        length = np.maximum(end - start, 1e-12)
-        result[:, k] = np.clip((within[len(start) :] - within[: len(start)]) / length, 0.0, 1.0)
+def _shares(starts: Floats, ends: Floats, begin: Floats, end: Floats) -> Floats:
+    """Of the time of each kernel, from `begin` to `end`, how much lies within some collective's; [K, kernels], collectives' likewise."""
+    result = np.zeros(begin.shape)
+    for k in range(len(result)):
+        within = intervals.covered(starts[k], ends[k], np.concatenate([begin[k], end[k]]))
+        length = np.maximum(end[k] - begin[k], 1e-12)
+        result[k] = np.clip((within[len(length) :] - within[: len(length)]) / length, 0.0, 1.0)
     return result
 
 
-def _taken(line: Timeline, work: Workload, collective: npt.NDArray[np.int64], machine: Machine) -> tuple[Floats, Floats]:
-    """SMs and HBM bandwidth that collectives take, in the mean over their time; [K] each."""
-    length = line.end[collective] - line.start[collective]
-    total = np.maximum(length.sum(axis=0), 1e-12)
-    sms = (channels(work.program.ranks[collective].astype(np.float64), machine)[:, None] * length).sum(axis=0) / total
+def _taken(length: Floats, work: Workload, collective: npt.NDArray[np.int64], machine: Machine) -> tuple[Floats, Floats]:
+    """SMs and HBM bandwidth that collectives take, in the mean over their time [K, collectives]; [K] each."""
+    total = np.maximum(length.sum(axis=1), 1e-12)
+    sms = (channels(work.program.ranks[collective].astype(np.float64), machine) * length).sum(axis=1) / total
     moved = (work.read[collective] + work.written[collective]).sum(axis=0)
     return sms, moved / total

@@ -16,15 +16,15 @@ SHORTEST: Final = 1e-7
 def covered(start: Floats, end: Floats, at: Floats) -> Floats:
     """Seconds before each moment `at` that lie within at least one interval [start, end]; intervals in any order, [n] each."""
     real = end > start
-    if not real.any():
+    if not real.all():
+        start, end = start[real], end[real]
+    if not len(start):
         return np.zeros(len(at))
-    order = np.argsort(start[real], kind="stable")
-    begin, finish = start[real][order], np.maximum.accumulate(end[real][order])
-    fresh = np.empty(len(begin), np.bool_)
-    fresh[0] = True
-    fresh[1:] = begin[1:] > finish[:-1]
-    first = begin[fresh]
-    last = finish[np.append(np.flatnonzero(fresh)[1:] - 1, len(begin) - 1)]
+    order = np.argsort(start, kind="stable")
+    begin, finish = start[order], np.maximum.accumulate(end[order])
+    # Where nothing goes on until the next one begins.
+    gaps = np.flatnonzero(begin[1:] > finish[:-1])
+    first, last = begin[np.append(0, gaps + 1)], finish[np.append(gaps, len(begin) - 1)]
     length = np.cumsum(last - first)
     times = np.stack([first, last], axis=1).reshape(-1)
     totals = np.stack([length - (last - first), length], axis=1).reshape(-1)

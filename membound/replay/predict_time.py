@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -49,6 +50,11 @@ class Timing:
     memory: Floats
     """degC in each bin."""
 
+    @functools.cached_property
+    def band(self) -> float:
+        """Relative half-width of the step's time."""
+        return relative_band(self.played)
+
     @classmethod
     def of(cls, played: Played, machine: Machine, seconds: float = SERIES_SECONDS) -> Timing:
         """With `seconds` of the run at 20 ms: at least three steps of it, or one of a long one."""
@@ -64,13 +70,18 @@ class Timing:
 
 def time_values(timing: Timing) -> dict[str, Value | Missing]:
     """The values of a Run that time decides, by quantity name."""
+    return {**mean_values(timing), **_hidden(timing)}
+
+
+def mean_values(timing: Timing) -> dict[str, Value | Missing]:
+    """Those of them for which nobody needs to know what of the step hides what else."""
     return {**_speed(timing), **_traffic(timing), **_power(timing)}
 
 
 def relative_band(played: Played) -> float:
     """Relative half-width of the step's time: its kernels' bands, weighted by their time, and that of launches."""
     index = played.prices.index
-    seconds = played.prices.table[0, index].mean(axis=1)
+    seconds = played.prices.table[0].mean(axis=1)[index]
     total = float(seconds.sum())
     kernels = float((seconds * played.prices.band[index]).sum() / total) if total else 0.0
     return kernels + _LAUNCH_BAND * played.sensitivity["launch"] + _BEYOND
@@ -102,14 +113,14 @@ def a_step(played: Played, amounts: Floats) -> float:
 
 def _speed(timing: Timing) -> dict[str, Value | Missing]:
     played, machine = timing.played, timing.machine
-    band = relative_band(played)
+    band = timing.band
     step = float(played.step[0])
     basis = "captured operations priced kernel by kernel and replayed over their streams" + profile_of(machine.gpu).note()
-    parts = dict(zip(KINDS, played.mean(played.parts).tolist(), strict=True))
     lengths, per_step = played.lengths, played.lengths.micro_batch * played.accumulation
     fed = lengths.padded_mean(lengths.micro_batch) * per_step
     flops = model_flops(played)
     peak = dtypes.peak(machine.gpu, _dtype(played))
+    busy = float(played.mean(played.busy)) + played.waiting
 
     def seconds(value: float, text: str) -> Value:
         return _within(value, "s", band, text)
@@ -117,24 +128,33 @@ def _speed(timing: Timing) -> dict[str, Value | Missing]:
     found: dict[str, Value | Missing] = {
         "step.time": seconds(step, basis),
         **{f"step.time.{name}": seconds(played.phase(name), basis) for name in ("forward", "backward", "optimizer")},
-        "step.time.exposed_communication": seconds(
-            parts["communication"] + played.waiting, "collectives that no kernel hides, and waiting for the rank with the longest rows"
-        ),
-        "step.time.exposed_offload": seconds(parts["offload"], "copies and host work that neither kernels nor collectives hide"),
-        "step.time.idle": seconds(parts["idle"], "no kernel, collective, copy or offloaded work running: the host launches too slowly"),
         "tokens.rate": _rate(fed / step, "token/s", band, "rows padded to the longest of their micro-batch, over step.time"),
         "tokens.rate.useful": _rate(lengths.mean * per_step / step, "token/s", band, "tokens without padding, over step.time"),
         "samples.rate": _rate(per_step * played.ranks / step, "sample/s", band, "rows of all GPUs over step.time"),
         "flops.model": _within(flops, "FLOP", 0.02, "captured products and attention, recomputation left out; causal attention counted whole"),
         "mfu": _rate(flops / step / peak, "1", band, f"flops.model over step.time and {peak / 1e12:,.0f} TFLOP/s"),
-        "gpu.busy": _share((parts["busy"] + played.waiting) / step, band / 2, "kernels and collectives running, waiting in collectives included"),
+        "gpu.busy": _share(busy / step, band / 2, "kernels and collectives running, waiting in collectives included"),
     }
     return found
 
 
+def _hidden(timing: Timing) -> dict[str, Value | Missing]:
+    """What nothing hides."""
+    played = timing.played
+    parts = dict(zip(KINDS, played.mean(played.parts).tolist(), strict=True))
+    exposed = {
+        "exposed_communication": (
+            parts["communication"] + played.waiting, "collectives that no kernel hides, and waiting for the rank with the longest rows",
+        ),
+        "exposed_offload": (parts["offload"], "copies and host work that neither kernels nor collectives hide"),
+        "idle": (parts["idle"], "no kernel, collective, copy or offloaded work running: the host launches too slowly"),
+    }  # fmt: skip
+    return {f"step.time.{name}": _within(value, "s", timing.band, text) for name, (value, text) in exposed.items()}
+
+
 def _traffic(timing: Timing) -> dict[str, Value | Missing]:
     played, machine, ran = timing.played, timing.machine, timing.course
-    step, band = float(played.step[0]), relative_band(played) + _TRAFFIC_BAND
+    step, band = float(played.step[0]), timing.band + _TRAFFIC_BAND
     flows = dict(zip(FLOWS, played.mean(played.flows).tolist(), strict=True))
     both = flows["read"] + flows["written"]
     peak = _top(ran.rate("read") + ran.rate("written"))
@@ -181,7 +201,7 @@ def _power(timing: Timing) -> dict[str, Value | Missing]:
     return {
         "gpu.power.mean": power(mean),
         "gpu.power.peak": power(_top(timing.power)),
-        "gpu.energy.step": _within(mean * step, "J", energy.band + relative_band(timing.played), "gpu.power.mean over step.time"),
+        "gpu.energy.step": _within(mean * step, "J", energy.band + timing.band, "gpu.power.mean over step.time"),
         "gpu.temperature.mean": degrees(float(timing.die.mean())),
         "gpu.temperature.peak": degrees(_top(timing.die)),
         "hbm.temperature.mean": degrees(float(timing.memory.mean())),

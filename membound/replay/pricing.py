@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -41,30 +40,27 @@ class Prices:
     slower: Floats | None = None
     """Factor on each item's duration for what runs beside it; [n, K], None for none."""
 
-    def of(self, first: int, after: int) -> Spent:
-        """Durations of the items from `first` up to `after`, kernels one and all; [items, ROWS, K]."""
-        found = self.by_entry[self.index[first:after]]
-        return found if self.slower is None else found * self.slower[first:after, None]
 
-    @functools.cached_property
-    def by_entry(self) -> Spent:
-        """The table with its entries first; [entries, ROWS, K]."""
-        return np.ascontiguousarray(np.moveaxis(self.table, 1, 0))
+@dataclass(frozen=True)
+class KernelPrices:
+    """Durations of a Workload's distinct kernels on a GPU, whatever machine it is in."""
+
+    table: Spent
+    """[ROWS, distinct, K]"""
+    band: Floats
+    """As `Prices` has them; [distinct]."""
+    unknown: Floats
+    """Likewise; [distinct, K]."""
 
 
-def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
-    """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike.
-
-    Raises `InputError` where the machine lacks what it takes.
-    """
-    program, count = work.program, len(work.lengths)
-    others = work.others
-    table = np.zeros((ROWS, work.distinct + len(others), count))
-    band = np.full(table.shape[1], _LINK_BAND)
-    unknown = np.zeros(table.shape[1:])
+def kernel_prices(work: Workload, gpu: Gpu) -> KernelPrices:
+    """Those of `work` on `gpu`."""
+    count = len(work.lengths)
+    table = np.zeros((ROWS, work.distinct, count))
+    band, unknown = np.zeros(work.distinct), np.zeros((work.distinct, count))
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(group.on(machine.gpu) if work.cudnn else group.kernels, machine.gpu)
+        found = law.price(group.on(gpu) if work.cudnn else group.kernels, gpu)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds
@@ -73,12 +69,26 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int) -> Prices:
         band[group.members] = found.band.reshape(shape).T.max(axis=1)
         if law is LAWS[-1]:
             unknown[group.members] = seconds
-    _hold(table[:, : work.distinct], work, machine.gpu)
+    _hold(table, work, gpu)
+    return KernelPrices(table, band, unknown)
+
+
+def priced(work: Workload, machine: Machine, ranks_on_node: int, kernels: KernelPrices | None = None) -> Prices:
+    """The durations of `work` on `machine`, `ranks_on_node` of whose GPUs run alike; `kernels` where those of its GPU are known.
+
+    Raises `InputError` where the machine lacks what it takes.
+    """
+    known = kernels or kernel_prices(work, machine.gpu)
+    others, count = work.others, len(work.lengths)
+    table = np.zeros((ROWS, work.distinct + len(others), count))
+    table[:, : work.distinct] = known.table
+    band = np.concatenate([known.band, np.full(len(others), _LINK_BAND)])
+    unknown = np.concatenate([known.unknown, np.zeros((len(others), count))])
     index = work.index.copy()
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
-    return Prices(table, index, _launches(program, profile) * _call_time(machine.host, profile), band, unknown)
+    return Prices(table, index, _launches(work.program, profile) * _call_time(machine.host, profile), band, unknown)
 
 
 def _hold(table: Spent, work: Workload, gpu: Gpu) -> None:

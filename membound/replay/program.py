@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from membound.cost.embedding import GATHERS
 from membound.cost.softmax import UNREAD
+from membound.replay.knots import Knots
 from membound.replay.operands import Operands
+from membound.replay.tying import tied
 from membound.trace.schema import KIND, PHASE, Trace
 
 Column = npt.NDArray[np.int64]
@@ -72,6 +74,11 @@ class Program:
         """First item of each phase of each captured micro-step."""
         key = self.micro * 64 + self.phase
         return np.flatnonzero(np.diff(key, prepend=key[0] - 1 if len(key) else 0)).astype(np.int64)
+
+    @functools.cached_property
+    def knots(self) -> Knots:
+        """The moments that others hang on."""
+        return tied(self)
 
     @property
     def op(self) -> Column:

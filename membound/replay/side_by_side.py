@@ -6,7 +6,7 @@ Walking a program costs by its items, hardly by its columns: sixteen machines ta
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from membound.errors import InputError
 from membound.replay.beside import beside_collectives
 from membound.replay.outside import ranks_on_node
-from membound.replay.pricing import Prices, priced
+from membound.replay.pricing import KernelPrices, Prices, kernel_prices, priced
 from membound.replay.step import Played
 from membound.replay.time import Replayer, at_clock, throttled
 from membound.replay.timeline import Timeline, play_twice
@@ -54,53 +54,27 @@ def on_each(replayer: Replayer, machines: Sequence[Machine], columns: int = COLU
 
 def _played(replayer: Replayer, machines: Sequence[Machine], columns: int) -> list[Played | InputError]:
     found: list[Played | InputError | None] = [None] * len(machines)
-    # Machines go together that have one L2 and one host's launch costs.
-    together: dict[tuple[int, bytes], list[_One]] = {}
+    asked: list[_One] = []
+    # Machines of a sweep over links, or over hosts, have one GPU.
+    kernels: dict[str, KernelPrices] = {}
     for at, machine in enumerate(machines):
         try:
-            work = replayer.workload(machine.gpu)
-            prices = priced(work, machine, ranks_on_node(replayer.trace, machine))
+            work, gpu = replayer.workload(machine.gpu), machine.gpu.model_dump_json()
+            if gpu not in kernels:
+                kernels[gpu] = kernel_prices(work, machine.gpu)
+            asked.append(_One(at, machine, work, priced(work, machine, ranks_on_node(replayer.trace, machine), kernels[gpu])))
         except InputError as error:
             found[at] = error
-            continue
-        together.setdefault((id(work), prices.launch.tobytes()), []).append(_One(at, machine, work, prices))
-    for group in together.values():
-        for at, played in _side_by_side(replayer, group, columns):
-            found[at] = played
+    width = max((len(one.work.lengths) for one in asked), default=1)
+    abreast = max(columns // width, 1)
+    for first in range(0, len(asked), abreast):
+        some = asked[first : first + abreast]
+        lines = play_twice(replayer.program, [one.prices for one in some], [functools.partial(_slower, one) for one in some])
+        for one, line in zip(some, lines, strict=True):
+            found[one.at] = replayer.played(one.work, line)
     assert all(each is not None for each in found)
     return [each for each in found if each is not None]
 
 
-def _side_by_side(replayer: Replayer, group: Sequence[_One], columns: int) -> Iterator[tuple[int, Played]]:
-    header = replayer.trace.header
-    width = len(group[0].work.lengths)
-    abreast = max(columns // width, 1)
-    for first in range(0, len(group), abreast):
-        some = group[first : first + abreast]
-        places = [slice(number * width, (number + 1) * width) for number in range(len(some))]
-        line, _ = play_twice(replayer.program, _stacked([one.prices for one in some]), functools.partial(_slower, some, places))
-        for one, own in zip(some, places, strict=True):
-            accumulation = header.micro_steps + header.repeat - 1
-            played = Played(one.work, one.prices, _columns(line, own), header.repeat, accumulation, header.ranks, replayer.lengths)
-            yield one.at, played
-
-
-def _stacked(prices: Sequence[Prices]) -> Prices:
-    """All as columns of one. What a replay does not read is the first one's."""
-    first = prices[0]
-    table = np.concatenate([each.table for each in prices], axis=2)
-    return Prices(table, first.index, first.launch, first.band, first.unknown)
-
-
-def _slower(group: Sequence[_One], places: Sequence[slice], line: Timeline) -> npt.NDArray[np.float64] | None:
-    """Factors of all side by side; None where no machine has any."""
-    found = [beside_collectives(_columns(line, own), one.work, one.prices, one.machine) for one, own in zip(group, places, strict=True)]
-    if all(each is None for each in found):
-        return None
-    alone = np.ones((len(line.start), places[0].stop))
-    return np.concatenate([alone if each is None else each for each in found], axis=1)
-
-
-def _columns(line: Timeline, these: slice) -> Timeline:
-    start, end = (np.ascontiguousarray(moments[:, these]) for moments in (line.start, line.end))
-    return Timeline(start, end, np.ascontiguousarray(line.host[:, these]), np.ascontiguousarray(line.borders[:, :, these]), line.segments)
+def _slower(one: _One, line: Timeline) -> npt.NDArray[np.float64] | None:
+    return beside_collectives(line, one.work, one.prices, one.machine)

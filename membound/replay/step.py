@@ -96,23 +96,30 @@ class Played:
 
     def _covered(self, which: npt.NDArray[np.bool_]) -> Floats:
         """Seconds of each segment in which one of the items `which` runs; [segments, K]."""
-        start, end = self.timeline.start[which], self.timeline.end[which]
-        found = [intervals.covered(start[:, k], end[:, k], self.borders[:, k]) for k in range(len(self.grid))]
+        start, end = self.timeline.start.T[:, which], self.timeline.end.T[:, which]
+        found = [intervals.covered(*each) for each in zip(start, end, self.borders.T, strict=True)]
         return np.diff(np.stack(found, axis=1), axis=0)
 
     @functools.cached_property
     def flows(self) -> Floats:
         """What flows in each segment's items by `FLOWS`; [segments, FLOWS, K]."""
-        cores = np.add.reduceat(self.cores, self.timeline.segments, axis=0)
+        cores, (items, seconds) = np.zeros((len(self.timeline.segments), len(self.grid))), self._on_cores
+        np.add.at(cores, np.searchsorted(self.timeline.segments, items, "right") - 1, seconds)
         return np.concatenate([self.work.flows.by_segment, cores[:, None]], axis=1)
 
     @functools.cached_property
     def cores(self) -> Floats:
         """Seconds of host work, in which all of the rank's threads work beyond the one that launches; [n, K]."""
-        work, found = self.work, np.zeros(self.work.moved.shape)
-        host = np.flatnonzero(work.program.kind == KIND["host"])
-        found[host] = (self.prices.table[ROW["ddr"]] + self.prices.table[ROW["host_compute"]])[self.prices.index[host]]
+        found = np.zeros(self.work.moved.shape)
+        items, seconds = self._on_cores
+        found[items] = seconds
         return found
+
+    @functools.cached_property
+    def _on_cores(self) -> tuple[Column, Floats]:
+        """Items of host work, and the seconds of each; [h] and [h, K]."""
+        items = np.flatnonzero(self.work.program.kind == KIND["host"])
+        return items, (self.prices.table[ROW["ddr"]] + self.prices.table[ROW["host_compute"]])[self.prices.index[items]]
 
     def load(self, rates: Mapping[str, Floats]) -> Load:
         """What the board's power follows from, given how fast each of `FLOWS` flows."""

@@ -17,7 +17,7 @@ from membound.replay.pricing import priced
 from membound.replay.program import Program, compiled
 from membound.replay.script import Script, Scripts
 from membound.replay.step import Played
-from membound.replay.timeline import play_twice
+from membound.replay.timeline import Timeline, play_twice
 from membound.replay.varied import varied
 from membound.replay.walked import Memo
 from membound.replay.workload import Workload, workload
@@ -77,10 +77,14 @@ class Replayer:
     def _play(self, machine: Machine) -> Played:
         work = self.workload(machine.gpu)
         prices = priced(work, machine, ranks_on_node(self.trace, machine))
-        line, slower = play_twice(self.program, prices, lambda first: beside_collectives(first, work, prices, machine))
+        (line,) = play_twice(self.program, [prices], [lambda first: beside_collectives(first, work, prices, machine)])
+        return self.played(work, line)
+
+    def played(self, work: Workload, line: Timeline) -> Played:
+        """`work` as it was played."""
         header = self.trace.header
         accumulation = header.micro_steps + header.repeat - 1
-        return Played(work, replace(prices, slower=slower), line, header.repeat, accumulation, header.ranks, self.lengths)
+        return Played(work, line.prices, line, header.repeat, accumulation, header.ranks, self.lengths)
 
 
 def pace(played: Played) -> Pace | None:

@@ -1,7 +1,9 @@
-"""The catalogue: models and machines as data files, each value with its source. A file is read only when it is asked for."""
+"""The catalogue: models and machines as data files, each value with its source. A file is read only when it is asked for, and once: a sweep asks
+for the same machine at each of its points."""
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from importlib import resources
@@ -41,12 +43,12 @@ class ModelEntry:
 
 def models() -> list[str]:
     """Names of all models, sorted."""
-    return _names("models", ".json")
+    return list(_names("models", ".json"))
 
 
 def machines() -> list[str]:
     """Names of all machines, sorted; a lone GPU is a machine of one."""
-    return _names("machines", ".yaml")
+    return list(_names("machines", ".yaml"))
 
 
 def model(name: str) -> ModelEntry:
@@ -55,6 +57,7 @@ def model(name: str) -> ModelEntry:
     return ModelEntry(data["name"], data["config"], data["parameters"], data["source"], data.get("reference"))
 
 
+@functools.cache
 def machine(name: str) -> Machine:
     """The machine of that name. Raises `UnknownNameError`."""
     data = yaml.load(_text("machines", name, ".yaml", "machine"), Loader=_Loader)
@@ -94,13 +97,15 @@ def _folder(kind: str) -> Traversable:
     return resources.files("membound.spec") / "data" / kind
 
 
-def _names(kind: str, suffix: str) -> list[str]:
-    return sorted(item.name.removesuffix(suffix) for item in _folder(kind).iterdir() if item.name.endswith(suffix))
+@functools.cache
+def _names(kind: str, suffix: str) -> tuple[str, ...]:
+    return tuple(sorted(item.name.removesuffix(suffix) for item in _folder(kind).iterdir() if item.name.endswith(suffix)))
 
 
+@functools.cache
 def _text(kind: str, name: str, suffix: str, field: str) -> str:
     # Only listed names are opened, so that no name can lead out of the folder.
     known = _names(kind, suffix)
     if name not in known:
-        raise UnknownNameError(field, name, known)
+        raise UnknownNameError(field, name, list(known))
     return (_folder(kind) / f"{name}{suffix}").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Kernels taken together come out as a walk over them one by one finds them."""
+"""Kernels taken together come out as the recurrence of each one gives them: it starts when its predecessor ends or when its launch arrives."""
 
 from __future__ import annotations
 
@@ -6,41 +6,35 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from membound.cost.resources import ROW, ROWS, Spent, nothing
-from membound.replay.back_to_back import back_to_back
-from membound.replay.timeline import later
+from membound.cost.resources import ROW, ROWS
+from membound.replay.back_to_back import START
+from membound.replay.pricing import Prices
+from membound.replay.program import compiled
+from membound.replay.timeline import play
+from membound.trace.builder import TraceBuilder
+from membound.trace.schema import KIND, PHASE
 
-COLUMNS = 3
-
-
-def moment(seconds: float, resource: str) -> Spent:
-    found = nothing(COLUMNS)
-    found[[0, ROW[resource]]] = seconds * np.arange(1, COLUMNS + 1)
-    return found
+kernels = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=60)
 
 
-def walked(tail: Spent, host: Spent, launched: np.ndarray, durations: Spent) -> tuple[np.ndarray, np.ndarray, Spent]:
-    """The same, kernel by kernel."""
-    start, end = [], []
-    for arrives, duration in zip(launched, durations, strict=True):
-        here = host.copy()
-        here[[0, ROW["launch"]]] += arrives
-        begin = later(tail, here)
-        tail = begin + duration
-        start.append(begin[0])
-        end.append(tail[0])
-    return np.array(start), np.array(end), tail
-
-
-# Whole numbers of seconds: where both are over at once, history is the stream's own, and no rounding decides.
-kernels = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30)
-
-
-@given(st.integers(0, 40), st.integers(0, 20), kernels)
-def test_as_one_by_one(free: int, launching: int, each: list[tuple[int, int]]) -> None:
-    costs, seconds = np.array(each, np.float64).T
-    durations = np.zeros((len(each), ROWS, COLUMNS))
-    durations[:, [0, ROW["hbm"]]] = seconds[:, None, None] * np.array([1.0, 2.0, 0.0])
-    case = moment(free, "nvlink"), moment(launching, "launch"), np.cumsum(costs)[:, None] * np.array([1.0, 1.0, 3.0]), durations
-    for together, alone in zip(back_to_back(*case), walked(*case), strict=True):
-        np.testing.assert_allclose(together, alone)
+@given(kernels)
+def test_as_one_by_one(each: list[tuple[int, int]]) -> None:
+    builder = TraceBuilder()
+    builder.position.phase, builder.position.step, builder.position.micro = PHASE["forward"], 0, 0
+    for _ in each:
+        builder.add(KIND["kernel"])
+    trace = builder.finish(
+        job={"recipe": {"engine": "none"}}, versions={}, rank=0, ranks=1, ranks_per_node=1, steps=1, micro_steps=1, repeat=1, parameters=1, trained=1,
+    )  # fmt: skip
+    launches, seconds = np.array(each, np.float64).T
+    table = np.zeros((ROWS, len(each), 1))
+    table[[0, ROW["hbm"]], :, 0] = seconds
+    line = play(compiled(trace), Prices(table, np.arange(len(each)), launches, np.zeros(len(each)), np.zeros((len(each), 1))))
+    host = free = 0.0
+    for item, (launch, lasts) in enumerate(each):
+        host += launch
+        free = max(free, host + START)
+        assert abs(line.start[item, 0] - free) < 1e-9
+        free += lasts
+        assert abs(line.end[item, 0] - free) < 1e-9
+    assert abs(line.borders[-1, 0, 0] - max(free, host)) < 1e-9

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,7 +84,7 @@ def test_slower_kernels_make_no_step_shorter(replayer: Replayer) -> None:
 def test_going_on_from_the_first_play_is_as_good_as_playing_anew(replayer: Replayer) -> None:
     work = replayer.workload(MACHINE.gpu)
     prices = priced(work, MACHINE, 2)
-    line, factors = play_twice(replayer.program, prices, lambda first: beside_collectives(first, work, prices, MACHINE))
-    anew = play(replayer.program, replace(prices, slower=factors))
+    (line,) = play_twice(replayer.program, [prices], [lambda first: beside_collectives(first, work, prices, MACHINE)])
+    anew = play(replayer.program, line.prices)
     np.testing.assert_array_equal(line.end, anew.end)
     np.testing.assert_array_equal(line.borders, anew.borders)

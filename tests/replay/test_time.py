@@ -143,6 +143,13 @@ class TestNothingIsLost:
             busy = dict(zip(KINDS, played.mean(played.parts), strict=True))["busy"] + played.waiting
             assert ran.rate("busy").mean() == pytest.approx(busy / float(played.step[0]), rel=tolerance)
 
+    def test_a_run_of_three_steps_has_three(self, replayers: dict[str, Replayer]) -> None:
+        for _, played in played_everywhere(replayers["fixed"]):
+            step = float(played.step[0])
+            # Whichever way the sum of three is rounded.
+            for seconds in (3 * step, np.nextafter(3 * step, 1e9), 3 * step * (1 + 1e-12)):
+                assert [mark.kind for mark in course(played, 0.01, seconds).marks].count("step") == 3
+
     def test_every_operator_has_a_law(self, replayer: Replayer) -> None:
         assert unknown_share(priced(replayer, machines_of(replayer)[0])) < 0.02
 
@@ -213,7 +220,7 @@ def test_a_second_play_with_nothing_slower_is_the_first(replayer: Replayer) -> N
     for machine, before in played_everywhere(replayer):
         prices = dataclasses.replace(before.prices, slower=None)
         first = play(replayer.program, prices)
-        again, _ = play_twice(replayer.program, prices, lambda line: np.ones(line.start.shape))
+        (again,) = play_twice(replayer.program, [prices], [lambda line: np.ones(line.start.shape)])
         np.testing.assert_allclose(again.end, first.end, rtol=1e-9, err_msg=machine.name)
         np.testing.assert_allclose(again.borders, first.borders, rtol=1e-9, atol=1e-15, err_msg=machine.name)
 

@@ -11,7 +11,7 @@ import numpy as np
 from membound.cost.heat import temperatures
 from membound.cost.power import board_power, core_clock
 from membound.replay.flows import FLOWS
-from membound.replay.predict_time import Timing, time_values
+from membound.replay.predict_time import Timing, mean_values
 from membound.replay.series import COLUMNS, Course
 from membound.replay.step import Played
 from membound.run.schema import Missing, Value
@@ -46,7 +46,7 @@ class Priced:
 
 def of(played: Played, machine: Machine) -> Priced:
     """What is kept of `played` on `machine`."""
-    found = time_values(_steady(played, machine))
+    found = mean_values(_steady(played, machine))
     values = {name: found[name] for name in NAMES}
     return Priced(values, _energy_per_token(values), dict(played.sensitivity))
 

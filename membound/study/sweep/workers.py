@@ -34,6 +34,22 @@ def price(replayer: Replayer, machines: Sequence[Machine], heard: Heard, process
 
     `processes`: how many to use at most; None: one per processor that this process may run on.
     """
+    # Machines that differ in nothing that time hangs on are priced once.
+    alike: dict[str, int] = {}
+    which = [alike.setdefault(time_key(machine), number) for number, machine in enumerate(machines)]
+    chosen = [machine for number, machine in enumerate(machines) if which[number] == number]
+    found = dict(zip(alike.values(), _priced(replayer, chosen, heard, processes), strict=True))
+    heard(len(machines) - len(chosen))
+    return [found[number] for number in which]
+
+
+def time_key(machine: Machine) -> str:
+    """What a step's time, traffic and power depend on: all of a machine but how much its HBM holds, which decides whether a Job fits
+    (`membound.study.sweep.predicting`), not how fast it runs."""
+    return machine.model_dump_json(exclude={"gpu": {"hbm": {"capacity", "source"}}})
+
+
+def _priced(replayer: Replayer, machines: Sequence[Machine], heard: Heard, processes: int | None) -> list[Priced | str]:
     allowed = processes or min(processors.usable(), _MOST)
     count = min(allowed, -(-len(machines) // _WORTH))
     if count < 2:
