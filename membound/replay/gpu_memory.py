@@ -29,7 +29,7 @@ _FORGETFUL = Forgetful()
 def gpu_memory(scripts: Scripts, machine: Machine, settings: AllocatorSettings, memo: Memo = _FORGETFUL, pace: Pace | None = None) -> GpuMemory:
     """Replay the GPU's part of the Trace of `scripts` on `machine`, whose `pace` says when memory that several streams use can be taken again.
 
-    Everything is of rows at the cap, but what is reserved and used where rows differ in length: they are then replayed as well, and have to fit.
+    All is of rows at the cap, but what is reserved and used where rows that differ in length take more: those are replayed as well, and have to fit.
     Allocated is as PyTorch counts it, in whole blocks. Peaks are those of an allocator without limit; but where the GPU's limit makes PyTorch
     give back its cache and go on, reserved and used are what such a run shows, and `snapshot['reserved_without_limit']` holds the other, B.
     """
@@ -53,19 +53,19 @@ def gpu_memory(scripts: Scripts, machine: Machine, settings: AllocatorSettings, 
 def _of_rows(
     result: GpuMemory, trace: Trace, script: Script, machine: Machine, around: Outside, settings: AllocatorSettings, memo: Memo, pace: Pace | None
 ) -> GpuMemory:  # fmt: skip
-    """`result` with what `script`, of rows of differing length, reserves."""
+    """`result` with what `script`, of rows of differing length, reserves, where that is more."""
     releases, free = script.releases(pace), replace(settings, per_process_memory_fraction=1.0)
     walk = _peak(script, releases, None, free, None, memo)
     room = _room(machine, around, settings, walk.reserved_peak)
     limited = None if room is None else _peak(script, releases, room.capacity, settings, room.total, memo)
     why = None if limited is None else _why(trace, script, machine, around, walk, limited, settings)
     shown = limited if limited is not None and limited.failure is None else walk
-    reserved = max(shown.reserved_peak, result.allocated_peak)
+    reserved = max(shown.reserved_peak, result.reserved_peak)
     taken = reserved + around.context.nominal + around.libraries.nominal
     return replace(
         result, reserved_peak=reserved, used_peak=taken + _resident(around, machine, taken), varied=True, fits=why is None,
-        why=None if why is None else f"{why}, among rows of differing length", retries=shown.retries,
-        snapshot={} if shown is walk else {"reserved_without_limit": walk.reserved_peak},
+        why=None if why is None else f"{why}, among rows of differing length", retries=max(result.retries, shown.retries),
+        snapshot=result.snapshot if shown is walk else {"reserved_without_limit": walk.reserved_peak},
     )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def _gpu(gpu: GpuMemory, trace: Trace, machine: Machine) -> dict[str, Value | Mi
 
 def _reserved(gpu: GpuMemory) -> Value:
     if gpu.varied:
-        basis = "PyTorch's allocator replayed over rows of differing length, the longest at the cap; fragments depend on the order of the rows"
+        basis = "PyTorch's allocator replayed over rows at the cap and as they differ, whichever takes more; fragments depend on the rows' order"
         return _within(gpu.reserved_peak, _ORDER_LOW, _ORDER_HIGH, basis)
     basis = "PyTorch's allocator replayed; fragments depend on when streams pass their events and on the driver's addresses"
     return _within(gpu.reserved_peak, _RESERVED_LOW, _RESERVED_HIGH, basis)

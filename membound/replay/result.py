@@ -75,7 +75,8 @@ class GpuMemory:
     retries: int = 0
     """Times the allocator had to give back its cache to go on."""
     varied: bool = False
-    """Whether `reserved_peak` and `used_peak` are of rows of differing length, one after another; all else is of rows at the cap."""
+    """Whether rows of differing length, one after another, were replayed as well: `reserved_peak` and `used_peak` are then the larger ones; all else
+    is of rows at the cap."""
     snapshot: dict[str, Any] = field(default_factory=dict, compare=False)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,10 @@ from membound.report.terminal import gpu_capacity
 from membound.run.schema import Run
 
 _UNITS = (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+# What is worth an entry of its own.
+_MORE: Final = 1.01
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Drawn:
     moment: Mapping[str, Any]
     unit: str
     scale: float
+    rows: float | None = None
+    """What the driver would show over rows of differing length, where that is more than of those that are drawn, which are at the cap."""
 
     @property
     def highest(self) -> float:
@@ -82,7 +88,15 @@ def drawn(run: Run, table: pa.Table, pixels: int) -> Drawn:
         moment=moment if isinstance(moment, Mapping) else {},
         unit=unit,
         scale=float(scale),
+        rows=_of_rows(run, table),
     )
+
+
+def _of_rows(run: Run, table: pa.Table) -> float | None:
+    reserved = run.number("gpu.memory.reserved.peak")
+    if run.origin != "predicted" or reserved is None or "reserved" not in table.column_names:
+        return None
+    return run.number("gpu.memory.used.peak") if reserved > _MORE * _column(table, "reserved").max(initial=0) else None
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[np.int64]:

@@ -19,7 +19,7 @@ class _Entry:
     label: str
     amount: str
     colour: str
-    mark: str  # 'area', 'line' or 'dashes'
+    mark: str  # 'area', 'line', 'dashes' or 'none'
 
 
 def legend(made: Figure, data: Drawn, theme: Theme, layout: Layout) -> None:
@@ -33,7 +33,7 @@ def legend(made: Figure, data: Drawn, theme: Theme, layout: Layout) -> None:
 
 def entries(data: Drawn) -> int:
     """How many entries the key has."""
-    return len(data.stack) + (data.outside > 0) + (data.reserved is not None) + (data.capacity is not None)
+    return len(data.stack) + (data.outside > 0) + (data.reserved is not None) + (data.rows is not None) + (data.capacity is not None)
 
 
 def _stacked(data: Drawn, theme: Theme) -> list[_Entry]:
@@ -52,6 +52,8 @@ def _lines(data: Drawn, theme: Theme) -> list[_Entry]:
     if data.reserved is not None:
         name = "reserved, context" if data.outside else "reserved"
         found.append(_Entry(name, show(float(data.reserved.max()) + data.outside, "B"), theme.ink, "line"))
+    if data.rows is not None:
+        found.append(_Entry("as rows differ", show(data.rows, "B"), theme.ink, "none"))
     if data.capacity is not None:
         over = data.highest > data.capacity
         found.append(_Entry("capacity", show(data.capacity, "B"), theme.alarm if over else theme.ink, "dashes"))
@@ -89,7 +91,7 @@ def _entry(made: Figure, entry: _Entry, theme: Theme, layout: Layout, spot: tupl
     if entry.mark == "area":
         x, y = layout.at(left, down + side / 2)
         made.add_artist(Rectangle((x, y), side / layout.width, side / layout.height, facecolor=entry.colour, edgecolor="none"))
-    else:
+    elif entry.mark != "none":
         xs, ys = zip(layout.at(left, down), layout.at(left + side, down), strict=True)
         line = Line2D(xs, ys, color=entry.colour, linewidth=1.6)
         if entry.mark == "dashes":

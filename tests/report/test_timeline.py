@@ -17,7 +17,7 @@ from membound.report.palette import ThemeName
 from membound.report.spans import place, spans
 from membound.report.timeline import render
 from membound.report.timeline_data import drawn
-from membound.run.schema import Fits, Run
+from membound.run.schema import Fits, Run, Value
 
 curves = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2**50)), min_size=1, max_size=300)
 
@@ -104,6 +104,16 @@ def test_what_is_drawn_reaches_the_peak_and_sums_to_it(run: Run) -> None:
     assert sum(column[data.peak] for column in data.stack.values()) == data.allocated[data.peak]
     assert "gradients" not in data.stack
     assert data.highest == data.reserved.max() + 0.5 * 2**30  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("reserved", "shown"), [(1.0, None), (1.3, 50.0 * 2**30)])
+def test_what_rows_of_differing_length_reserve_is_told_where_it_is_more(run: Run, reserved: float, shown: float | None) -> None:
+    whole = run.tables["memory.timeline"]
+    most = reserved * max(whole["reserved"].to_pylist())
+    more = {"gpu.memory.reserved.peak": Value(most, "B", most, most, ""), "gpu.memory.used.peak": Value(50.0 * 2**30, "B", 0.0, 1e12, "")}
+    told = replace(run, origin="predicted", values={**run.values, **more})
+    assert drawn(told, whole, 64).rows == shown
+    assert render(told, "png", "light", 1200)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
