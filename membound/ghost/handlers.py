@@ -10,7 +10,7 @@ import torch
 from membound.ghost import cudnn, device
 from membound.ghost.private.distributed import moved_nothing
 from membound.ghost.private.fakes import device_type
-from membound.ghost.recorder import Handler, Recorder
+from membound.ghost.recorder import Handler, Recorder, without_pinning
 from membound.trace.schema import KIND
 
 
@@ -59,7 +59,7 @@ def make(answers: Answers) -> dict[str, Handler]:
         "aten._grouped_mm.default": _grouped_mm,
         "aten._pin_memory.default": _pin_memory,
         "aten.is_pinned.default": _is_pinned,
-        **{f"aten.{name}": _without_pinning for name in _PINNABLE},
+        **{f"aten.{name}": without_pinning for name in _PINNABLE},
         **{f"c10d.{name}.default": _collective for name in _COLLECTIVES},
     }
 
@@ -95,10 +95,6 @@ def _grouped_mm(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: di
     # (aten/src/ATen/native/GroupedMMUtils.h, _grouped_mm_fallback).
     groups = [args[2].shape[0]] if left.dim() == right.dim() == 2 else []
     return left.new_empty((*groups, left.shape[-2], right.shape[-1]))
-
-
-def _without_pinning(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return recorder.ask(func, args, {k: v for k, v in kwargs.items() if k != "pin_memory"})
 
 
 def _collective(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

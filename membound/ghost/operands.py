@@ -10,6 +10,9 @@ import torch
 from membound.trace.builder import TraceBuilder
 from membound.trace.schema import LAYOUT
 
+Operand = tuple[torch.Tensor, int]
+"""A tensor, and the number of the storage that it lies in."""
+
 
 class Forms:
     """What the builder says of a tensor besides its storage, worked out once for each shape, strides and type."""

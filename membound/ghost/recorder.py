@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from membound.ghost import device
-from membound.ghost.operands import Forms, offset_of, size_of, tensors_in
+from membound.ghost.operands import Forms, Operand, offset_of, size_of, tensors_in
 from membound.ghost.operators import Operator, learn
 from membound.ghost.private.distributed import group_size
 from membound.ghost.private.fakes import DEVICE_OF, DispatchMode, FakeTensor, device_type, lift_from_host
+from membound.ghost.repeats import Form, Noted, Repeat, repeat_of
 from membound.ghost.shortcut import Shortcut
 from membound.ghost.storages import Storages
 from membound.ghost.whereabouts import Whereabouts
@@ -24,8 +25,6 @@ from membound.trace.schema import CATEGORY, KIND
 _KERNEL, _VIEW, _H2D, _D2H, _COLLECTIVE, _HOST = (KIND[k] for k in ("kernel", "view", "copy_h2d", "copy_d2h", "collective", "host"))
 _ACTIVATIONS, _TEMPORARIES, _COMMUNICATION = (CATEGORY[c] for c in ("activations", "temporaries", "communication"))
 
-Operand = tuple[torch.Tensor, int]
-"""A tensor, and the number of the storage that it lies in."""
 Handler = Callable[["Recorder", Any, tuple[Any, ...], dict[str, Any]], Any]
 """Stands in for an operator: called with the recorder, the operator and its arguments, it returns what the operator would."""
 
@@ -52,16 +51,19 @@ class Recorder(DispatchMode):
         self.failure: BaseException | None = None
         self.on_failure: Callable[[BaseException], None] | None = None
         self.gpu = gpu
-        self.shortcut: Shortcut | None = None
+        self.shortcut: Shortcut[Repeat] | None = None
         self._paused = 0
         self._threads: set[int] = set()
         self._handlers = handlers or {}
         self._hidden = hidden or {}
-        self._operators: dict[Any, tuple[Operator, int, Handler | None]] = {}
+        # By identity: an operator's own hash is Python's, and slow. The operator, last, is kept alive.
+        self._operators: dict[int, tuple[Operator, int, Handler | None, Any]] = {}
         self._forms = Forms(self.builder)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        if types and any(_redispatches(t) for t in types):
+        if func is DEVICE_OF and type(args[0]) is FakeTensor:  # two in three calls: PyTorch's C++ asks at every turn
+            return args[0].fake_device
+        if _any_redispatches(types):
             return NotImplemented  # a sharded tensor: its own rule runs first, its local operations come back here
         if func is DEVICE_OF:
             return args[0].fake_device if isinstance(args[0], FakeTensor) else func(*args)
@@ -70,14 +72,26 @@ class Recorder(DispatchMode):
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
-        operator, code, handler = self._operators.get(func) or self._learn(func)
+        operator, code, handler, _ = self._operators.get(id(func)) or self._learn(func)
         try:
-            if handler is not None:
+            if handler is not None and (handler is not without_pinning or kwargs.get("pin_memory")):
                 out = handler(self, func, args, kwargs)
                 if not isinstance(out, torch.Tensor | list | tuple):
                     return out  # read back to the host: an answer, not a tensor
+            elif self.shortcut is not None and (call := self.shortcut.look_up(func, args, kwargs)) is not None:
+                known = call.known
+                if known is None:
+                    out, known = self.shortcut.first(call, func, args, kwargs)
+                    noted = self._record(operator, code, args, kwargs, out)
+                    if known is not None:
+                        known.note = repeat_of(noted, call, known, operator, code, self._forms)
+                    return out
+                out = self.shortcut.again(known, args, call.shift)
+                if known.note is not None:
+                    self._repeat(known.note, call.tensors, out)
+                    return out
             else:
-                out = self.ask(func, args, kwargs)
+                out = func(*args, **kwargs)
             self._record(operator, code, args, kwargs, out)
         except BaseException as error:
             self._failed(error)
@@ -93,9 +107,9 @@ class Recorder(DispatchMode):
         if self.shortcut is not None:
             lift_from_host()
 
-    def _learn(self, func: Any) -> tuple[Operator, int, Handler | None]:
+    def _learn(self, func: Any) -> tuple[Operator, int, Handler | None, Any]:
         operator = learn(func)
-        known = self._operators[func] = (operator, self.builder.ops.code(operator.name), self._handlers.get(operator.name))
+        known = self._operators[id(func)] = (operator, self.builder.ops.code(operator.name), self._handlers.get(operator.name), func)
         return known
 
     def _failed(self, error: BaseException) -> None:
@@ -122,7 +136,30 @@ class Recorder(DispatchMode):
         finally:
             self._paused = before
 
-    def _record(self, operator: Operator, code: int, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def _repeat(self, repeat: Repeat, tensors: list[torch.Tensor], out: Any) -> None:
+        """What `_record` does, for a call of which all is known but the storages of `tensors`, its arguments, and of its results."""
+        self.where.update()
+        stream = device.current_stream().id
+        numbers = self.storages.all_of(tensors, stream, repeat.code)
+        if repeat.written is None:
+            made = [out] if isinstance(out, torch.Tensor) else [tensor for tensor in out if tensor is not None]
+            written = self.storages.all_of(made, stream, repeat.code)
+        else:
+            made, written = tensors, numbers[: repeat.written]
+        if repeat.hidden:
+            self.builder.transient(repeat.hidden, stream, repeat.code)
+        row = self.builder.add(repeat.kind, repeat.code, stream, -1, repeat.nbytes, repeat.flops, 0, repeat.flag)
+        if repeat.kind != _VIEW:
+            self._touched(row, 0, repeat.reads, tensors, numbers)
+            self._touched(row, 1, repeat.writes, made, written)
+        for storage in written:
+            self.made_by[storage] = repeat.name
+
+    def _touched(self, row: int, write: int, forms: tuple[Form, ...], tensors: Sequence[Any], storages: Sequence[int]) -> None:
+        for (nbytes, shape, layout, size), tensor, storage in zip(forms, tensors, storages, strict=False):  # not all arguments may be written
+            self.builder.operand(row, write, storage, nbytes, shape, tensor.storage_offset() * size, layout)
+
+    def _record(self, operator: Operator, code: int, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Noted:
         self.where.update()
         # What a literal was read from (torch.tensor(0.0)) is the result itself; on the ghost, a real tensor that stands beside it.
         read = [] if operator.name == "aten.lift_fresh.default" else list(tensors_in(args))
@@ -138,18 +175,20 @@ class Recorder(DispatchMode):
         written = fresh if not operator.mutates else fresh + self._written(operator, args, kwargs, stream)
         written += [outputs[i] for i in operator.fills]
         kind, nbytes = self._classify(operator, inputs, written)
-        flops = 0.0
+        flops, hidden = 0.0, 0
         if kind in {_KERNEL, _HOST}:
-            self._take_hidden(operator, args, stream, code)
+            hidden = self._take_hidden(operator, args, stream, code)
             if operator.flops is not None:
                 flops = float(operator.flops(*args, **kwargs, out_val=out))
         ranks = group_size(args) if kind == _COLLECTIVE else 0
-        row = self.builder.add(kind, code, stream, -1, nbytes, flops, ranks, operator.flagged(args, kwargs))
+        flag = operator.flagged(args, kwargs)
+        row = self.builder.add(kind, code, stream, -1, nbytes, flops, ranks, flag)
         if kind != _VIEW:
             most = operator.touches(args)
             self._operands(row, inputs, written, {} if most is None else {id(args[0]): most})
         for _, storage in written:
             self.made_by[storage] = operator.name
+        return Noted(inputs, written, kind, nbytes, flops, flag, hidden, pinned)
 
     def _written(self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], stream: int) -> list[Operand]:
         values = [args[i] for i in operator.writes if i < len(args)] + [kwargs[n] for n in operator.writes_by_name if n in kwargs]
@@ -180,10 +219,12 @@ class Recorder(DispatchMode):
                 nbytes, shape, layout = self._forms.of(tensor)
                 self.builder.operand(row, write, storage, min(nbytes, most.get(id(tensor), nbytes)), shape, offset_of(tensor), layout)
 
-    def _take_hidden(self, operator: Operator, args: tuple[Any, ...], stream: int, code: int) -> None:
+    def _take_hidden(self, operator: Operator, args: tuple[Any, ...], stream: int, code: int) -> int:
         rule = self._hidden.get(operator.name)
-        if rule is not None and (nbytes := rule(args)):
+        nbytes = 0 if rule is None else rule(args)
+        if nbytes:
             self.builder.transient(nbytes, stream, code)
+        return nbytes
 
     def launch(
         self,
@@ -214,6 +255,11 @@ class Recorder(DispatchMode):
             self.builder.categorise(storage, _COMMUNICATION)
 
 
+def without_pinning(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A handler, for calls that ask for pinned memory alone: fake tensors have none."""
+    return recorder.ask(func, args, {k: v for k, v in kwargs.items() if k != "pin_memory"})
+
+
 def _moved(inputs: list[Operand], written: list[Operand]) -> int:
     """Bytes of a collective as NCCL counts them: what a rank gathers, scatters or reduces in all, the larger of what it gives and gets."""
     got = {id(tensor) for tensor, _ in written}
@@ -221,5 +267,5 @@ def _moved(inputs: list[Operand], written: list[Operand]) -> int:
 
 
 @functools.cache
-def _redispatches(kind: type) -> bool:
-    return kind.__name__ in {"DTensor", "AsyncCollectiveTensor"}
+def _any_redispatches(kinds: tuple[type, ...]) -> bool:
+    return any(kind.__name__ in {"DTensor", "AsyncCollectiveTensor"} for kind in kinds)

@@ -12,7 +12,7 @@ from membound.ghost import autocast, choices, cudnn, device, flash_attention, ha
 from membound.ghost.header import header, left_dense, shortened
 from membound.ghost.private.ddp import trusting_ddp
 from membound.ghost.private.distributed import fake_process_group, real_device_meshes, unheard_sharding_propagation
-from membound.ghost.private.fakes import fake_mode
+from membound.ghost.private.fakes import fake_mode, without_rules
 from membound.ghost.private.fsdp import lazy_shards, replace_storage_resize
 from membound.ghost.private.hugging_face import untraced_masks
 from membound.ghost.private.modules import replace_module_apply, replace_record_stream
@@ -110,6 +110,7 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE=str(job.gpus), LOCAL_WORLD_SIZE=str(min(job.gpus, ranks_per_node)))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500", HF_HUB_OFFLINE="1")
     register_device(device.NAME, device.Backend())
+    without_rules(Recorder)
     replace_module_apply()
     replace_record_stream(lambda tensor, stream: _in_use(recorder, tensor, stream))
     replace_storage_resize(recorder.storages.resized)

@@ -6,7 +6,7 @@ A transformer repeats one layer dozens of times; PyTorch's own cache of fake res
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
@@ -26,6 +26,7 @@ _WHOLE: tuple[Any, ...] = (0, None, None, 1)
 
 Sort = Literal["new", "view", "slice", "placed", "write", "other"]
 _SPECIAL_VIEWS: dict[str, Sort] = {"slice": "slice", "as_strided": "placed"}
+Note = TypeVar("Note")
 
 
 @dataclass(frozen=True)
@@ -40,68 +41,99 @@ class _Made:
     device: torch.device
 
 
-@dataclass(frozen=True)
-class _Known:
+@dataclass(slots=True)
+class Known(Generic[Note]):
     """All results of a call, in the container that it returned (None: a lone tensor)."""
 
     container: type | None
     made: tuple[_Made | None, ...]
-    view: bool
+    sort: Literal["new", "view", "write"]
+    """`write`: the first argument was written in place, and is given back where `container` is not None."""
+    note: Note | None = None
+    """What the asker wants to know again when the call repeats: it depends on nothing but what the result depends on."""
 
 
-class Shortcut:
+@dataclass(slots=True)
+class Call(Generic[Note]):
+    """A call that may have been seen before."""
+
+    sort: Sort
+    key: Any
+    tensors: list[torch.Tensor]
+    """The tensors among the arguments, in order; None of them is real if the call is known."""
+    shift: int
+    known: Known[Note] | None
+
+
+class Shortcut(Generic[Note]):
     """Results of operators by operator, shapes, strides, types, devices and plain arguments."""
 
     def __init__(self, mode: FakeTensorMode) -> None:
         self._makes = Makes(mode)
-        self._sorts: dict[Any, Sort] = {}
-        self._known: dict[Any, _Known] = {}
-        self._written: set[Any] = set()
+        # By identity: an operator's own hash is Python's, and slow. The operator beside it is kept alive.
+        self._sorts: dict[int, tuple[Sort, Any]] = {}
+        self._known: dict[Any, Known[Note]] = {}
 
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What `func(*args, **kwargs)` gives, from memory where that is sure to be the same."""
-        sort = self._sorts.get(func)
-        if sort is None:
-            sort = self._sorts[func] = _sort(func)
+    def look_up(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call[Note] | None:
+        """What is known of `func(*args, **kwargs)`; None for an operator that PyTorch is asked each time."""
+        sort = (self._sorts.get(id(func)) or self._sorted(func))[0]
         if sort == "other":
-            return func(*args, **kwargs)
+            return None
+        tensors: list[Any] = []
         if sort == "write":
-            return self._write(func, args, kwargs)
+            key: Any = (id(func), _key(args, tensors, False), _key(kwargs.items(), tensors, False) if kwargs else None)
+            # A real tensor must not be kept by a key, nor one forget that it is a constant.
+            for tensor in tensors:
+                if not isinstance(tensor, FakeTensor) or tensor.constant is not None:
+                    return None
+            return Call(sort, key, tensors, 0, self._known.get(key))
         asked, shift = _from_start(args) if sort == "slice" and not kwargs else (args, 0)
         place = args[0].storage_offset() if sort == "placed" else 0
         # An operator may give the default type where it is told none.
-        key = (func, _key(asked), _key(tuple(kwargs.items())) if kwargs else None, place, torch.get_default_dtype())
-        known = self._known.get(key)
-        if known is not None:
-            return self._again(known, args, shift)
-        out = func(*args, **kwargs)
-        learned = _learn(out, args, sort != "new", shift)
-        if learned is not None:
-            self._known[key] = learned
-        return out
+        key = (id(func), _key(asked, tensors), _key(kwargs.items(), tensors) if kwargs else None, place, torch.get_default_dtype())
+        return Call(sort, key, tensors, shift, self._known.get(key))
 
-    def _again(self, known: _Known, args: tuple[Any, ...], shift: int) -> Any:
-        if known.view:
-            start = args[0].storage_offset() + shift
-            tensors: list[Any] = [None if m is None else self._makes.view(args[0], m.shape, m.stride, start + m.offset) for m in known.made]
+    def again(self, known: Known[Note], args: tuple[Any, ...], shift: int) -> Any:
+        """The results of a call that is known."""
+        if known.sort == "write":
+            return args[0] if known.container else None
+        made = known.made
+        if known.sort == "view":
+            base = args[0]
+            if known.container is None:
+                (only,) = made
+                return None if only is None else self._makes.view(base, only.shape, only.stride, shift + only.offset)
+            return known.container([None if m is None else self._makes.view(base, m.shape, m.stride, shift + m.offset) for m in made])
+        if known.container is None:
+            (only,) = made
+            return None if only is None else self._makes.new(only.shape, only.stride, only.dtype, only.device)
+        return known.container([None if m is None else self._makes.new(m.shape, m.stride, m.dtype, m.device) for m in made])
+
+    def first(self, call: Call[Note], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Known[Note] | None]:
+        """What PyTorch gives for a call that is not known, and what is known of it from now on, if anything."""
+        before = [_form(t) for t in tensors_in(args[:1])] if call.sort == "write" else []
+        out = func(*args, **kwargs)
+        learned: Known[Note] | None
+        if call.sort == "write":
+            given = args[0] if func._schema.returns else None
+            same = out is given and before == [_form(t) for t in tensors_in(args[:1])]
+            learned = Known(None if given is None else type(given), (), "write") if same else None
         else:
-            tensors = [None if m is None else self._makes.new(m.shape, m.stride, m.dtype, m.device) for m in known.made]
-        return tensors[0] if known.container is None else known.container(tensors)
+            learned = _learn(out, args, call.sort != "new", call.shift)
+        if learned is not None:
+            self._known[call.key] = learned
+        return out, learned
 
-    def _write(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What an operator gives that writes its first argument in place: that very argument, or nothing."""
-        # A real tensor must not be kept by a key, nor one forget that it is a constant.
-        if not all(isinstance(t, FakeTensor) and t.constant is None for t in tensors_in(args)):
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What `func(*args, **kwargs)` gives, from memory where that is sure to be the same."""
+        call = self.look_up(func, args, kwargs)
+        if call is None:
             return func(*args, **kwargs)
-        key = (func, _key(args, False), _key(tuple(kwargs.items()), False) if kwargs else None)
-        given = args[0] if func._schema.returns else None
-        if key in self._written:
-            return given
-        before = [_form(t) for t in tensors_in(args[:1])]
-        out = func(*args, **kwargs)
-        if out is given and before == [_form(t) for t in tensors_in(args[:1])]:
-            self._written.add(key)
-        return out
+        return self.first(call, func, args, kwargs)[0] if call.known is None else self.again(call.known, args, call.shift)
+
+    def _sorted(self, func: Any) -> tuple[Sort, Any]:
+        found = self._sorts[id(func)] = (_sort(func), func)
+        return found
 
 
 def _sort(func: Any) -> Sort:
@@ -130,17 +162,24 @@ def _from_start(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], int]:
     return (tensor, dim, 0, max(last - first, 0), step), first * tensor.stride(dim)
 
 
-def _key(values: Any, numbers: bool = True) -> Any:
-    """What results hang on of the arguments `values`; `numbers`: of the floating-point ones too, rather than their being there."""
+def _key(values: Any, tensors: list[torch.Tensor], numbers: bool = True) -> Any:
+    """What results hang on of the arguments `values`, whose tensors go into `tensors`; `numbers`: of the floating-point ones too, rather than
+    their being there."""
     parts: list[Any] = []
     for value in values:
-        if isinstance(value, FakeTensor):
+        kind = type(value)
+        if kind is FakeTensor or isinstance(value, FakeTensor):  # also bitsandbytes' own parameters, which are a class of their own
+            tensors.append(value)
             parts.append((value.shape, value.stride(), value.dtype, value.fake_device))
+        elif kind is int or value is None:  # the most frequent; every other plain value stands beside its type, as 1 equals 1.0 and True
+            parts.append(value)
         elif isinstance(value, list | tuple):
-            parts.append((type(value), _key(value, numbers)))
+            parts.append((kind, _key(value, tensors, numbers)))
         elif isinstance(value, _PLAIN):
-            parts.append((type(value), value) if numbers or type(value) is not float else float)
+            parts.append((kind, value) if numbers or kind is not float else float)
         else:
+            if isinstance(value, torch.Tensor):
+                tensors.append(value)
             parts.append((id(value), value))  # its identity: alike only if it is the same, and kept alive by the key
     return tuple(parts)
 
@@ -149,7 +188,7 @@ def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.shape, tensor.stride(), tensor.storage_offset(), tensor.dtype, storage_key(tensor.untyped_storage())
 
 
-def _learn(out: Any, args: tuple[Any, ...], view: bool, shift: int) -> _Known | None:
+def _learn(out: Any, args: tuple[Any, ...], view: bool, shift: int) -> Known[Any] | None:
     tensors = list(out) if isinstance(out, list | tuple) else [out]
     if any(t is not None and type(t) is not FakeTensor for t in tensors):
         return None
@@ -157,10 +196,10 @@ def _learn(out: Any, args: tuple[Any, ...], view: bool, shift: int) -> _Known | 
     shares = [t is not None and storage_key(t.untyped_storage()) in taken for t in tensors]
     if view != all(shares) or (not view and any(shares)):
         return None
-    if view and (type(args[0]) is not FakeTensor or any(t.dtype != args[0].dtype for t in tensors)):
+    if view and (not isinstance(args[0], FakeTensor) or any(t.dtype != args[0].dtype for t in tensors)):
         return None
     if not view and any(t is not None and t.storage_offset() for t in tensors):
         return None
     begins = args[0].storage_offset() + shift if view else 0
     made = tuple(None if t is None else _Made(tuple(t.shape), t.stride(), t.storage_offset() - begins, t.dtype, t.fake_device) for t in tensors)
-    return _Known(type(out) if isinstance(out, list | tuple) else None, made, view)
+    return Known(type(out) if isinstance(out, list | tuple) else None, made, "view" if view else "new")

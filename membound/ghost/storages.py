@@ -31,8 +31,20 @@ class Storages:
         storage = tensor.untyped_storage()
         key = storage_key(storage)
         known = self._ids.get(key)
-        if known is not None:
-            return known
+        return self._new(tensor, storage, key, stream, op, pinned) if known is None else known
+
+    def all_of(self, tensors: list[torch.Tensor], stream: int, op: int) -> list[int]:
+        """The numbers of the storages of `tensors`, as `of` gives them one by one."""
+        numbers: list[int] = []
+        ids = self._ids
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key = storage_key(storage)
+            known = ids.get(key)
+            numbers.append(self._new(tensor, storage, key, stream, op, False) if known is None else known)
+        return numbers
+
+    def _new(self, tensor: torch.Tensor, storage: torch.UntypedStorage, key: int, stream: int, op: int, pinned: bool) -> int:
         kind = device_type(tensor)
         place = PLACE["gpu"] if kind == self._gpu else PLACE["pinned"] if pinned else PLACE["host"]
         nbytes = 0 if kind == "meta" else storage.nbytes()  # a fake tensor's own storage always says meta

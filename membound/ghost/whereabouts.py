@@ -30,8 +30,9 @@ class Whereabouts:
         self._numbers: list[int] = []
         self._origins: list[tuple[int, int]] = []
         self._next = 0
-        self._telling: dict[Any, str | None] = {}
-        self._lines: dict[tuple[Any, int], int] = {}
+        # By identity of a code object, whose own hash takes longer than all the rest; it is kept alive beside.
+        self._telling: dict[int, tuple[str | None, Any]] = {}
+        self._lines: dict[tuple[int, int], int] = {}
         self._hooks: list[Any] = []
 
     def watch(self, model: torch.nn.Module) -> None:
@@ -82,21 +83,25 @@ class Whereabouts:
 
     def _line(self) -> int:
         frame: Any = sys._getframe(3)
+        telling = self._telling
         for _ in range(_DEPTH):
             if frame is None:
                 return 0
             code = frame.f_code
-            short = self._telling.get(code, "?")
-            if short == "?":
-                short = self._telling[code] = _short(code.co_filename)
-            if short is not None:
-                key = (code, frame.f_lineno)
-                known = self._lines.get(key)
-                if known is None:
-                    known = self._lines[key] = self._builder.lines.code(f"{short}:{frame.f_lineno}")
-                return known
+            known = telling.get(id(code))
+            if known is None:
+                known = telling[id(code)] = (_short(code.co_filename), code)
+            if known[0] is not None:
+                return self._line_in(frame, known[0])
             frame = frame.f_back
         return 0
+
+    def _line_in(self, frame: Any, short: str) -> int:
+        key = (id(frame.f_code), frame.f_lasti)  # a line's number is worked out from the instruction's
+        known = self._lines.get(key)
+        if known is None:
+            known = self._lines[key] = self._builder.lines.code(f"{short}:{frame.f_lineno}")
+        return known
 
 
 def _short(filename: str) -> str | None:

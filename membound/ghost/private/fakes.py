@@ -48,32 +48,51 @@ class Makes:
     def __init__(self, mode: FakeTensorMode) -> None:
         self._mode = mode
         self._attributes: dict[torch.device, dict[str, Any]] = {}
-        """By device, what the constructor has set of a tensor there."""
+        """By device, what the constructor has set of a tensor there, but for what it sets of all alike to None."""
         unsafe = mode._allow_unsafe_data_ptr_access
         self._guard = torch._C._set_warn_deprecated_on_mutable_data_ptr if unsafe else torch._C._set_throw_on_mutable_data_ptr
+        self._reinterpret = torch._C._dynamo.guards._reinterpret_tensor
 
     def new(self, shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """A new tensor without bytes that plays to be on `device`."""
         with torch._C._DisableTorchDispatch():
-            return self._faked(torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
+            made = self._faked(torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
+        self._guard(made)  # its storage, once and for all views
+        return made
 
     def view(self, base: FakeTensor, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> torch.Tensor:
-        """Another tensor on the storage of `base`."""
+        """Another tensor on the storage of `base`, `offset` elements after where that begins."""
         with torch._C._DisableTorchDispatch():
-            empty = torch.empty(0, dtype=base.dtype, device="meta")
-            empty.set_(base.untyped_storage(), offset, shape, stride)
-            return self._faked(empty, base.fake_device)
+            return self._faked(self._reinterpret(base, shape, stride, offset), base.fake_device)
 
     def _faked(self, empty: torch.Tensor, device: torch.device) -> torch.Tensor:
         attributes = self._attributes.get(device)
         if attributes is None:
-            first = FakeTensor(self._mode, empty, device)
-            self._attributes[device] = dict(vars(first))
-            return first
+            return self._first(empty, device)
         made = torch.Tensor._make_subclass(FakeTensor, empty, False, dispatch_device=True, device_for_backend_keys=device)
-        self._guard(made)
         vars(made).update(attributes)
         return made
+
+    def _first(self, empty: torch.Tensor, device: torch.device) -> torch.Tensor:
+        first = FakeTensor(self._mode, empty, device)
+        held = vars(first)
+        self._attributes[device] = {name: value for name, value in held.items() if value is not None}
+        # The rest is a score of names that hold None: said once, on the class, a tensor takes half the time to make and to drop.
+        for name in held.keys() - self._attributes[device].keys():
+            setattr(FakeTensor, name, None)
+        return first
+
+
+def without_rules(mode: type) -> None:
+    """Nobody registers rules for `mode`, a dispatch mode of ours: PyTorch need not look for one at each operation, which takes microseconds."""
+    from torch._library import simple_registry
+
+    original = simple_registry.find_torch_dispatch_rule
+
+    def find(op: Any, kind: type) -> Any:
+        return None if kind is mode else original(op, kind)
+
+    simple_registry.find_torch_dispatch_rule = find
 
 
 def device_type(tensor: torch.Tensor) -> str:

@@ -10,15 +10,15 @@ import torch
 tree_map: Callable[[Callable[[Any], Any], Any], Any] = torch.utils._pytree.tree_map
 
 
-def next_autograd_number() -> int:
-    """The sequence number that the next autograd node will carry."""
-    return int(torch._C._autograd._get_sequence_nr())
+next_autograd_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
+"""The sequence number that the next autograd node will carry."""
+_current_node: Callable[[], Any] = torch._C._current_autograd_node
 
 
 def current_autograd_number() -> int | None:
     """The sequence number of the autograd node whose backward is running, or None outside backward."""
-    node = torch._C._current_autograd_node()
-    return None if node is None else int(node._sequence_nr())
+    node = _current_node()
+    return None if node is None else node._sequence_nr()
 
 
 def reparametrised(module: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Any:
