@@ -47,14 +47,15 @@ def gpu_memory(scripts: Scripts, machine: Machine, settings: AllocatorSettings, 
     snapshot = {} if shown is walk else {"reserved_without_limit": walk.reserved_peak}
     result = replace(result, fits=why is None, why=why, retries=retries, snapshot=snapshot)
     rows = scripts.varied(machine.gpu.architecture)
-    return result if rows is None or why is not None else _of_rows(result, trace, rows, machine, around, settings, memo, pace)
+    return result if rows is None or why is not None else _of_rows(result, trace, rows, machine, around, settings, memo)
 
 
 def _of_rows(
-    result: GpuMemory, trace: Trace, script: Script, machine: Machine, around: Outside, settings: AllocatorSettings, memo: Memo, pace: Pace | None
+    result: GpuMemory, trace: Trace, script: Script, machine: Machine, around: Outside, settings: AllocatorSettings, memo: Memo
 ) -> GpuMemory:  # fmt: skip
     """`result` with what `script`, of rows of differing length, reserves, where that is more."""
-    releases, free = script.releases(pace), replace(settings, per_process_memory_fraction=1.0)
+    # One walk for all machines: by their times, which differ, 7B with offload comes to the same (20.0 GiB, docs/memory.md).
+    releases, free = script.at_once, replace(settings, per_process_memory_fraction=1.0)
     walk = _peak(script, releases, None, free, None, memo)
     room = _room(machine, around, settings, walk.reserved_peak)
     limited = None if room is None else _peak(script, releases, room.capacity, settings, room.total, memo)

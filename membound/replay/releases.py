@@ -97,6 +97,16 @@ def by_clock(program: MemoryProgram, deferred: Deferred, pace: Pace) -> Releases
     return deferred.releases(program, passed)
 
 
+def at_once(program: MemoryProgram, deferred: Deferred) -> Releases:
+    """At the first allocation after each free, as where no stream is ever behind the host: the same on every machine."""
+    looks = np.flatnonzero(program.action == ALLOC)
+
+    def passed(stream: int, freed: Column) -> Column:
+        return np.append(looks, len(program))[np.searchsorted(looks, freed)]
+
+    return deferred.releases(program, passed)
+
+
 def without_times(program: MemoryProgram, deferred: Deferred, launched: Column) -> Releases:
     """By what the host and the streams wait for; `launched`: launches up to each instruction of the Trace."""
     looks = np.flatnonzero(program.action == ALLOC)

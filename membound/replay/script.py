@@ -12,7 +12,7 @@ import numpy as np
 from membound.replay.cycles import TURNS, Cycle, Flags, again, step_begins, with_middle_repeated
 from membound.replay.memory_program import Column, MemoryProgram, program
 from membound.replay.pace import Pace
-from membound.replay.releases import Deferred, Releases, by_clock, without_times
+from membound.replay.releases import Deferred, Releases, at_once, by_clock, without_times
 from membound.spec.machine import Architecture
 from membound.trace.schema import KIND, Trace
 
@@ -44,6 +44,11 @@ class Script:
     def deferred(self) -> Deferred:
         """Frees that wait for other streams."""
         return Deferred.of(self.program)
+
+    @functools.cached_property
+    def at_once(self) -> Releases:
+        """When these go through where no stream is ever behind the host."""
+        return at_once(self.program, self.deferred)
 
     def releases(self, pace: Pace | None) -> Releases:
         """When these go through: by the times of `pace`, or without any."""

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from membound.replay.memory import replay
-from membound.replay.memory_program import ALLOC, FREE, USE, MemoryProgram
+from membound.replay.memory_program import ALLOC, FREE, USE, MemoryProgram, program
 from membound.replay.pace import Pace, deferring
-from membound.replay.releases import Deferred, by_clock
+from membound.replay.releases import Deferred, at_once, by_clock
 from membound.spec import catalogue
 from membound.trace.builder import TraceBuilder
 from membound.trace.schema import KIND, PHASE, PLACE, Trace
@@ -54,6 +54,14 @@ def test_it_is_free_once_the_host_sees_the_stream_done(host: float, reserved: in
 def test_without_times_it_is_held_for_a_queue_of_launches() -> None:
     # Through the step and two turns of it: nobody waits for stream 1.
     assert replay(step()[0], catalogue.machine("h100-sxm")).gpu.reserved_peak == 4 * SIZE
+
+
+def test_at_once_it_is_free_for_the_next_allocation() -> None:
+    asked = program(step()[0], "hopper")
+    found = at_once(asked, Deferred.of(asked))
+    frees, allocations = (np.flatnonzero(asked.action == action) for action in (FREE, ALLOC))
+    assert found.event.tolist() == [int(allocations[allocations > frees[0]][0])]
+    assert found.block.tolist() == [int(asked.target[frees[0]])]
 
 
 def test_outside_of_the_step_that_is_timed_nothing_is_held() -> None:
