@@ -24,6 +24,8 @@ from membound.trace.schema import Trace
 
 _EVENTS: Final = 300_000
 """Allocations and frees that are replayed at most beyond the captured ones: some seconds. Chosen."""
+_FEWEST: Final = 8
+"""Micro-batches at least: many ranks are through the rows that a measured run is fed after one or two of each, a training is not."""
 _LEAST: Final = 2
 """Steps that are replayed at least beyond the captured ones."""
 
@@ -37,7 +39,7 @@ def varied(trace: Trace, other: Trace, lengths: Lengths, architecture: Architect
     if lengths.fixed or not _alike(program(trace, architecture), program(other, architecture)):
         return None
     once = captured_once(trace, architecture)
-    in_round = max(1, ROWS // (lengths.micro_batch * trace.header.ranks))
+    in_round = max(_FEWEST, ROWS // (lengths.micro_batch * trace.header.ranks))
     turns = _turns(once, trace, in_round)
     repeated = again(once.program, once.last_step, len(once.program), turns)
     if repeated is None:
