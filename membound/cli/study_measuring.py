@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from membound.study.hbm_fine_tuning.plan import Plan
 
 
+UNCALIBRATED: Final = (
+    "Predictions rest on rates that ship, not on this machine's: `membound calibrate` (some four minutes) measures its kernels and what its host "
+    "takes to launch them, which differs by a factor of two from host to host."
+)
+
+
 def run(plan: Plan, folder: Path, measuring: Measuring, heard: Callable[[str], None]) -> Book:
     """The study's book, measured where this machine can. Ends the command with 128 + N where signal N stopped it; what is done is kept.
 
@@ -30,6 +36,8 @@ def run(plan: Plan, folder: Path, measuring: Measuring, heard: Callable[[str], N
     from membound.study.hbm_fine_tuning.measurements import Measurements
 
     here = Here.of(name=measuring.machine)
+    if not here.calibrated:
+        heard(UNCALIBRATED)
     measurements = Measurements(folder / "runs", here, measuring.options(), measuring.steps, measuring.machine)
     book, done = for_real.run(plan, folder, measurements, heard=heard)
     if done.stopped is not None:
@@ -73,4 +81,5 @@ def text(choices: Sequence[Choice], here: Here) -> str:
     lines += ["", "Predicted only:"] if told else []
     for why, names in told.items():
         lines += [f"  {why}:", f"    {', '.join(names)}"]
+    lines += [] if here.calibrated else ["", UNCALIBRATED]
     return "\n".join(lines) + "\n"

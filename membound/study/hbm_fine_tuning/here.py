@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
+from membound.cost.profile import profile_of
 from membound.errors import InputError
 from membound.measure import here as at_hand
 from membound.measure.doors import open_doors
@@ -72,6 +73,12 @@ class Here:
             return found
         hbm = found.gpu.hbm.model_copy(update={"clock": self.clock})
         return found.model_copy(update={"gpu": found.gpu.model_copy(update={"hbm": hbm})})
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether predictions for this machine rest on what was measured on it (`membound calibrate`)."""
+        machine = self.spec(1)
+        return machine is not None and profile_of(machine.gpu).path is not None
 
 
 def missing_packages(job: Job) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from membound.cli import report_study, study_measuring
+from membound.cost import profile
 from membound.errors import InputError, MeasureError, UnknownNameError
 from membound.measure import door, marks
 from membound.measure.place import Place
@@ -271,6 +272,15 @@ class TestForReal:
         for measuring in (report_study.Measuring(**each) for each in one):
             with pytest.raises(InputError, match="goes with --measure"):
                 report_study.run(tmp_path, False, measuring)
+
+    def test_a_machine_that_was_not_calibrated_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        choices = list(chosen(ONE).values())
+        assert study_measuring.text(choices, ONE).rstrip().endswith(study_measuring.UNCALIBRATED)
+        shipped = Path(profile.__file__).parent / "data" / "profiles" / "h100-sxm.yaml"
+        (tmp_path / shipped.name).write_text(shipped.read_text())
+        monkeypatch.setenv("MEMBOUND_PROFILES", str(tmp_path))
+        assert ONE.calibrated
+        assert study_measuring.UNCALIBRATED not in study_measuring.text(choices, ONE)
 
     def test_how_a_job_is_measured_is_what_the_options_say(self) -> None:
         options = report_study.Measuring(True, steps=30, weights="gpu", job_time="5 min").options()
