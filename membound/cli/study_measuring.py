@@ -51,6 +51,7 @@ def rehearse(plan: Plan, folder: Path, measuring: Measuring, as_json: bool) -> N
     from membound.study.hbm_fine_tuning import for_real
     from membound.study.hbm_fine_tuning.here import Here
 
+    # What a run would refuse, its rehearsal refuses too.
     measuring.options()
     here = Here.of(name=measuring.machine)
     choices = for_real.rehearse(plan, folder, here, measuring.steps)

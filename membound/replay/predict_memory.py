@@ -17,7 +17,8 @@ from membound.trace.schema import PHASE, PHASES, Trace
 _ALLOCATED = 0.02
 _CATEGORY = 0.05
 _RESERVED_LOW, _RESERVED_HIGH = 0.03, 0.08
-# Where rows differ in length their order decides: three random orders of five Jobs reserved 0.83 to 1.24 of what the Program's order does.
+# Where rows differ in length their order decides: three random orders (`Lengths.draws`, seeds 0 to 2, 64 micro-batches at most) of five Jobs of
+# validation/h200 reserved, replayed, 0.83 to 1.24 of what the Program's order does.
 _ORDER_LOW, _ORDER_HIGH = 0.17, 0.24
 _PINNED = 0.05
 _PAGEABLE = 0.15
