@@ -191,8 +191,8 @@ def _offered(name: str, gpu: Gpu) -> DType:
 
 
 def dtype_of(reads: tuple[Shape, ...]) -> str:
-    """Data type of the last operand that is read: a matrix, be there a bias before it or not."""
-    return reads[-1][0] if reads else "bfloat16"
+    """Data type of the last matrix that is read, be there a bias before it or, after it, the ends of a grouped product's groups (int32)."""
+    return next((name for name, _ in reversed(reads) if name in _DTYPES), reads[-1][0] if reads else "bfloat16")
 
 
 def _result(writes: tuple[Shape, ...]) -> tuple[int, int]:

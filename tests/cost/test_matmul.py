@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -195,6 +196,18 @@ def test_groups_of_experts_share_the_rows() -> None:
         return BatchedMatmul().price(kernels, gpu("h100-sxm")).seconds
 
     assert grouped(4) < grouped(64)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_groups_run_in_the_type_of_their_matrices(name: str) -> None:
+    """`_grouped_mm` reads where each group ends, in int32, after its matrices."""
+    experts, rows, k, n = 8, 2048, 4096, 14336
+    plain = batch(experts, rows, n, k)
+    reads = (("bfloat16", (experts * rows, k)), ("bfloat16", (experts, k, n)), ("int32", (experts,)))
+    writes = (("bfloat16", (experts * rows, n)),)
+    groups = dataclasses.replace(plain, op=("aten._grouped_mm.default",), reads=(reads,), writes=(writes,))
+    np.testing.assert_allclose(BatchedMatmul().price(groups, gpu(name)).seconds, BatchedMatmul().price(plain, gpu(name)).seconds)
+    np.testing.assert_allclose(BatchedMatmul().beyond(groups, gpu(name))[0], BatchedMatmul().beyond(plain, gpu(name))[0])
 
 
 def test_waves_step_where_the_sms_run_out() -> None:
