@@ -9,10 +9,18 @@ what it writes. Of a forward that cannot be seen, and it is taken to be cuDNN's.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from membound.cost.law import Kernels, Shape
 from membound.spec.machine import Gpu
+
+Attention = Literal["cudnn", "flash-2", "flash-1"]
+"""The newest fused attention that software knows: cuDNN's where PyTorch prefers it, as today's does; FlashAttention 2, as PyTorch until then; or its
+first version, as what was written before July 2023."""
+
+FLASH_1: Final = 2.0
+"""Time of FlashAttention's first version over the second's: "around 2x", 25 to 40 % of an A100's peak where the second reaches 50 to 73 %
+(arXiv 2307.08691, abstract). On Hopper, whose own instructions neither uses, the same is assumed."""
 
 _PREFERRING: Final = frozenset({"9.0", "10.0"})
 _HALF: Final = frozenset({"bfloat16", "float16"})

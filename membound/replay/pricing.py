@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from membound.cost import collectives, launch, nvme, pcie
 from membound.cost.ddr import work_seconds
+from membound.cost.dispatch import FLASH_1
 from membound.cost.laws import LAWS
 from membound.cost.power import Load, held
 from membound.cost.profile import Profile, profile_of
@@ -53,6 +54,9 @@ class KernelPrices:
     """Likewise; [distinct, K]."""
 
 
+_ATTENTION: Final = ("attention forward", "attention backward")
+
+
 def kernel_prices(work: Workload, gpu: Gpu) -> KernelPrices:
     """Those of `work` on `gpu`."""
     count = len(work.lengths)
@@ -60,7 +64,9 @@ def kernel_prices(work: Workload, gpu: Gpu) -> KernelPrices:
     band, unknown = np.zeros(work.distinct), np.zeros((work.distinct, count))
     for group in work.groups:
         law = LAWS[group.law]
-        found = law.price(group.on(gpu) if work.cudnn else group.kernels, gpu)
+        found = law.price(group.on(gpu) if work.attention == "cudnn" else group.kernels, gpu)
+        if work.attention == "flash-1" and law.family in _ATTENTION:
+            found = found.times(FLASH_1)
         shape = (count, len(group.members))
         seconds = found.seconds.reshape(shape).T
         table[0, group.members] = seconds

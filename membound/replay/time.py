@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from membound.cost.dispatch import Attention
 from membound.cost.l2 import effective_capacity
 from membound.cost.power import board_power, throttle, throttles
 from membound.replay.beside import beside_collectives
@@ -35,8 +36,8 @@ class Replayer:
     """A capture of the same Job at `lengths.second_capture()` tokens."""
     memo: Memo | None = None
     """Where HBM traffic is kept that was found before."""
-    cudnn: bool = True
-    """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`); False for software from before it did."""
+    attention: Attention = "cudnn"
+    """The newest fused attention that the software knows (`membound.cost.dispatch`)."""
     scripts: Scripts = field(init=False)
     """What is replayed of its memory."""
     _program: Program | None = None
@@ -60,7 +61,7 @@ class Replayer:
         cache = effective_capacity(gpu), gpu.l2, gpu.sms
         if cache not in self._workloads:
             grid = self.lengths.grid(self.trace.header.ranks, self.program.lengths)
-            self._workloads[cache] = replace(workload(self.program, grid, gpu, self.memo), cudnn=self.cudnn)
+            self._workloads[cache] = replace(workload(self.program, grid, gpu, self.memo), attention=self.attention)
         return self._workloads[cache]
 
     def on(self, machine: Machine) -> Played:

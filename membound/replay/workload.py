@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from membound.cost.dispatch import dispatched, prefers_cudnn
+from membound.cost.dispatch import Attention, dispatched, prefers_cudnn
 from membound.cost.l2 import effective_capacity
 from membound.cost.law import Kernels, Shape
 from membound.cost.laws import LAWS, law_of
@@ -74,8 +74,8 @@ class Workload:
     """Elements that kernels without arithmetic of their own go through one by one; [n, K]."""
     moved: Floats
     """Bytes of copies and collectives; [n, K]."""
-    cudnn: bool = True
-    """Whether PyTorch takes cuDNN's attention where it prefers it (`membound.cost.dispatch`)."""
+    attention: Attention = "cudnn"
+    """The newest fused attention that the software knows."""
 
     @functools.cached_property
     def others(self) -> Column:

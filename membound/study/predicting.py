@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from membound import __version__
+from membound.cost.dispatch import Attention
 from membound.ghost import row_lengths
 from membound.ghost.capture import Limits, Progress, capture, unheard
 from membound.ghost.processes import Start, fresh
@@ -75,8 +76,8 @@ class Predictor:
     def predict(self, job: Job, machine: Machine, options: Mapping[str, Any] | None = None) -> Prediction:
         """The prediction for `job` on `machine`, which is already the part of it that the Job uses.
 
-        `options` ask for code of another time than the installed one's (`membound.programs.losses`); `"cudnn": False` for attention from before
-        PyTorch preferred cuDNN's.
+        `options` ask for code of another time than the installed one's (`membound.programs.losses`); `"attention": "flash-2"` or `"flash-1"` for
+        attention of another time (`membound.cost.dispatch`).
         """
         return self.priced(self.replayer(job, machine.gpus, options), job, machine)
 
@@ -93,17 +94,17 @@ class Predictor:
         rows = row_lengths.of(job)
         lengths = of_job(job, rows)
         asked = dict(options or {})
-        cudnn = bool(asked.pop("cudnn", True))  # A Trace is the same either way.
+        attention: Attention = asked.pop("attention", "cudnn")  # A Trace is the same whichever it is.
         shorter = lengths.second_capture()
         if shorter is None:
-            return Replayer(self.trace(job, ranks_per_node, asked), lengths, memo=self._memo, cudnn=cudnn)
+            return Replayer(self.trace(job, ranks_per_node, asked), lengths, memo=self._memo, attention=attention)
         # Both captures are processes of their own: side by side they take hardly longer than one.
         near = job.model_copy(update={"data": job.data.model_copy(update={"max_length": shorter})})
         quiet = dataclasses.replace(self, progress=unheard)
         with ThreadPoolExecutor(1) as pool:
             other = pool.submit(quiet.trace, near, ranks_per_node, asked)
             trace = self.trace(job, ranks_per_node, asked)
-            return Replayer(trace, lengths, other.result(), self._memo, cudnn)
+            return Replayer(trace, lengths, other.result(), self._memo, attention)
 
     @property
     def _memo(self) -> Memo:

@@ -50,12 +50,13 @@ def test_every_quantity_that_can_be_predicted_has_a_value(captured: list[int | N
     assert sum(run.about["sensitivity"].values()) == pytest.approx(1.0)
 
 
-def test_software_from_before_cudnn_s_attention_runs_flash_attention_2() -> None:
-    """The Trace is the same; a Hopper is slower, an Ampere is not, whose PyTorch takes flash today as well."""
+def test_software_of_another_time_runs_the_attention_of_its_time() -> None:
+    """The Trace is the same; a Hopper is slower, an Ampere is not, whose PyTorch takes flash today as well; with FlashAttention 1 both are."""
     asked = Job.model_validate({"model": "tiny", "data": {"seq_len": 2048}, "recipe": {"micro_batch": 4, "precision": "bf16"}})
-    now, then = (Predictor().replayer(asked, 1, {"cudnn": cudnn}) for cudnn in (True, False))
+    now, then, first = (Predictor().replayer(asked, 1, {"attention": kind}) for kind in ("cudnn", "flash-2", "flash-1"))
     assert now.trace.header == then.trace.header
     for name, slower in (("h100-sxm", True), ("a100-sxm-80gb", False)):
         machine = catalogue.machine(name)
-        times = [replayer.on(machine).prices.table[0].sum() for replayer in (now, then)]
+        times = [replayer.on(machine).prices.table[0].sum() for replayer in (now, then, first)]
         assert (times[1] > times[0]) == slower
+        assert times[2] > times[1]
