@@ -11,7 +11,7 @@ import pytest
 
 from membound.cost.collectives import sent
 from membound.replay.flows import FLOWS
-from membound.replay.predict_time import Timing, relative_band, time_values, unknown_share
+from membound.replay.predict_time import Band, Timing, step_band, time_values, unknown_share
 from membound.replay.program import compiled
 from membound.replay.series import course
 from membound.replay.step import KINDS, Played
@@ -296,7 +296,13 @@ class TestValues:
 
     def test_a_band_is_wider_where_the_host_decides(self, replayers: dict[str, Replayer]) -> None:
         played = priced(replayers["fixed"], catalogue.machine("h100-sxm"))
-        assert relative_band(played) > 0.3 * played.sensitivity["launch"]
+        band = step_band(played)
+        assert band.less > 0.3 * played.sensitivity["launch"]
+        assert band.more > 0.9 * played.sensitivity["launch"]
+
+    def test_what_is_over_a_time_has_its_band_turned(self) -> None:
+        time, rate = Band(0.2, 1.0), Band(0.2, 1.0).turned
+        assert (1 - rate.less, 1 + rate.more) == pytest.approx((1 / (1 + time.more), 1 / (1 - time.less)))
 
 
 class TestLengths:
