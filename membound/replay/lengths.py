@@ -70,8 +70,13 @@ class Lengths:
         """Where to capture once more, so that sizes are known as functions of length: at the usual micro-batch. None where all are alike."""
         if self.fixed:
             return None
-        usual = max(_rounded(self.padded_mean(self.micro_batch), self.cap), _STEP)
-        return usual if usual <= 0.9 * self.cap else max(_rounded(self.cap / 2, self.cap), _STEP)
+        usual = self._like_cap(self.padded_mean(self.micro_batch))
+        return usual if usual <= 0.9 * self.cap else self._like_cap(self.cap / 2)
+
+    def _like_cap(self, length: float) -> int:
+        # As far beyond a whole step as the cap is: where that is not at all, attention does not pad its mask, and elsewhere it does in each layer.
+        beyond = self.cap % _STEP
+        return min(max(round((length - beyond) / _STEP) * _STEP, 0 if beyond else _STEP) + beyond, self.cap)
 
     def grid(self, ranks: int, captured: tuple[int, int]) -> tuple[int, ...]:
         """Lengths at which to price: those of the captures, and enough between to draw a curve through."""

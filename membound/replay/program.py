@@ -100,10 +100,15 @@ class Program:
 
 
 def compiled(trace: Trace, other: Trace | None = None) -> Program:
-    """The program of `trace`. `other` is a capture of the same Job with shorter rows; without it, or where it is not the same program,
-    sizes stay as they are."""
+    """The program of `trace`. `other` is a capture of the same Job with shorter rows; without it sizes stay as they are.
+
+    Where the two are not the same program, that of `other` stands for rows of all lengths: they are as long as a usual micro-batch, and the mean over
+    all is nearer to it than to the longest row.
+    """
     rows = _rows(trace)
     partner = None if other is None else _aligned(trace, rows, other)
+    if other is not None and partner is None:
+        return compiled(other)
     instructions = trace.instructions
     take = {name: instructions[name][rows].astype(np.int64) for name in ("kind", "stream", "phase", "micro", "target", "ranks", "flag", "nbytes")}
     views, modules = _between_items(trace, rows)

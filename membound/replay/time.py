@@ -88,10 +88,11 @@ class Replayer:
         return Played(work, line.prices, line, header.repeat, accumulation, header.ranks, self.lengths)
 
 
-def pace(played: Played) -> Pace | None:
-    """How far the host is ahead of the streams, at the longest rows, which memory is planned for. None where memory does not depend on it."""
+def pace(played: Played, trace: Trace) -> Pace | None:
+    """How far the host is ahead of the streams, at the longest rows, which memory is planned for by `trace`. None where memory does not depend on it,
+    or another capture is played."""
     program, line = played.work.program, played.timeline
-    if not len(program) or not deferring(program.trace):
+    if not len(program) or not deferring(program.trace) or program.trace is not trace:
         return None
     longest = int(np.argmax(played.grid))
     ends = line.end[:, longest]

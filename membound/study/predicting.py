@@ -85,7 +85,7 @@ class Predictor:
         """The prediction for `job`, which `replayer` holds, on `machine`; `played` where its step has been played there already."""
         trace = replayer.trace
         played = played or replayer.on(machine)
-        memory = replay(replayer.scripts, machine, self.settings, self._memo, pace(played))
+        memory = replay(replayer.scripts, machine, self.settings, self._memo, pace(played, trace))
         timing = Timing.of(played, machine)
         return Prediction(_run(job, machine, trace, memory, timing), memory, trace, timing)
 
@@ -132,7 +132,7 @@ def _run(job: Job, machine: Machine, trace: Trace, memory: Memory, timing: Timin
     about: dict[str, Any] = {
         "membound": __version__,
         "versions": dict(trace.header.versions),
-        "notes": list(trace.header.notes),
+        "notes": [*trace.header.notes, *_of_lengths(timing)],
         "moment": dataclasses.asdict(memory.gpu.moment),
         "sensitivity": {name: share for name, share in timing.played.sensitivity.items() if share > 0},
         "unknown_operators_share": unknown_share(timing.played),
@@ -144,6 +144,14 @@ def _run(job: Job, machine: Machine, trace: Trace, memory: Memory, timing: Timin
     tables = {name: _plain(table) for name, table in memory_tables(memory, trace).items()}
     tables |= time_tables(timing, memory.gpu.used_peak, memory.gpu.reserved_peak, memory.host.used_peak)
     return Run("predicted", *documents, memory_fits(memory), values, tables, about)
+
+
+def _of_lengths(timing: Timing) -> list[str]:
+    """What a reader has to know of how row lengths were priced."""
+    captured = set(timing.played.work.program.lengths)
+    if timing.played.lengths.fixed or len(captured) > 1:
+        return []
+    return [f"rows of two lengths do not run the same operators: time is that of micro-batches of {captured.pop()} tokens, the usual ones"]
 
 
 def _plain(table: pa.Table) -> pa.Table:

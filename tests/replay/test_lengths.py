@@ -76,6 +76,17 @@ def test_the_grid_holds_both_captures_in_order(alpaca: Lengths) -> None:
     assert list(grid) == sorted(set(grid))
 
 
+@given(st.lists(st.integers(1, 2048), min_size=2, max_size=20), st.integers(16, 2048), st.integers(1, 8))
+def test_the_second_capture_lies_as_far_beyond_a_step_as_the_cap(rows: list[int], cap: int, micro_batch: int) -> None:
+    """Masks are padded to whole steps: both captures do that, or neither does."""
+    found = Lengths(np.minimum(rows, cap), micro_batch, cap)
+    second = found.second_capture()
+    assert (second is None) == found.fixed
+    if second is not None:
+        assert 0 < second <= cap
+        assert (cap - second) % 8 == 0
+
+
 def test_rows_of_one_length_need_no_second_capture() -> None:
     job = Job.model_validate({"model": "tiny", "data": {"seq_len": 256}})
     fixed = of(job, [3, 4, 5])

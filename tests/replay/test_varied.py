@@ -106,7 +106,7 @@ def test_captures_that_do_not_answer_to_each_other_have_none(replayer: Replayer)
 class TestMemory:
     def test_reserved_is_the_larger_one_and_all_else_of_the_cap(self, job: Job, replayer: Replayer) -> None:
         machine = catalogue.machine("hgx-h100").with_gpus(job.gpus)
-        when = pace(replayer.on(machine))
+        when = pace(replayer.on(machine), replayer.trace)
         of_rows, of_cap = (gpu_memory(scripts, machine, AllocatorSettings(), pace=when) for scripts in (replayer.scripts, Scripts(replayer.trace)))
         assert (of_rows.varied, of_cap.varied) == (True, False)
         assert of_rows.allocated_peak == of_cap.allocated_peak

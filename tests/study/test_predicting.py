@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -60,3 +61,33 @@ def test_software_of_another_time_runs_the_attention_of_its_time() -> None:
         times = [replayer.on(machine).prices.table[0].sum() for replayer in (now, then, first)]
         assert (times[1] > times[0]) == slower
         assert times[2] > times[1]
+
+
+def varying(cap: int, **recipe: Any) -> Job:
+    data = {"lengths": "alpaca", "max_length": cap}
+    return Job.model_validate({"model": "tiny", "data": data, "recipe": {"micro_batch": 2, "precision": "bf16", **recipe}})
+
+
+@pytest.mark.parametrize("cap", [250, 256, 259])
+def test_rows_that_differ_are_priced_at_their_lengths_whatever_the_cap(cap: int) -> None:
+    """A mask of 250 tokens is padded to 256, one of 128 is not: such captures would not be the same program."""
+    job = varying(cap)
+    replayer, machine = Predictor().replayer(job, 1), catalogue.machine("h100-sxm")
+    assert len(replayer.on(machine).grid) > 2
+    assert not [note for note in Predictor().priced(replayer, job, machine).run.about["notes"] if "two lengths" in note]
+
+
+def test_where_two_lengths_run_other_operators_time_is_that_of_the_usual_one() -> None:
+    """The second capture with attention written out stands for a model that does otherwise in short rows."""
+    job, machine = varying(256), catalogue.machine("h100-sxm")
+    replayer, other = (Predictor().replayer(each, 1) for each in (job, varying(256, attention="eager")))
+    assert other.other is not None
+    mixed = dataclasses.replace(replayer, other=other.other)
+    played = mixed.on(machine)
+    assert played.grid == (replayer.lengths.second_capture(),)
+    run = Predictor().priced(mixed, job, machine).run
+    assert [note for note in run.about["notes"] if "two lengths" in note]
+    longest = Predictor().priced(dataclasses.replace(replayer, other=None), job, machine).run
+    assert (run.number("flops.model") or 0) < (longest.number("flops.model") or 0)
+    whole = Predictor().priced(replayer, job, machine).run
+    assert run.number("gpu.memory.allocated.peak") == whole.number("gpu.memory.allocated.peak")

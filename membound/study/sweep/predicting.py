@@ -189,7 +189,11 @@ class _Memories:
             far, close = (self._replayed(machine, ahead) for ahead in (None, at_once(self._replayer.program)))
             self._whatever[alike] = far if far == close else None
         same = self._whatever[alike]
-        return self._kept((machine.model_dump_json(),), lambda: self._replayed(machine, pace(self._replayer.on(machine)))) if same is None else same
+        return (
+            self._kept((machine.model_dump_json(),), lambda: self._replayed(machine, pace(self._replayer.on(machine), self._replayer.trace)))
+            if same is None
+            else same
+        )
 
     def _kept(self, key: tuple[object, ...], ask: Callable[[], _Answer]) -> _Answer:
         if key not in self._known:
