@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 
+from membound.replay.time import Replayer
 from membound.run import quantities
 from membound.run.schema import Missing
 from membound.spec import catalogue
@@ -82,12 +82,12 @@ def test_where_two_lengths_run_other_operators_time_is_that_of_the_usual_one() -
     job, machine = varying(256), catalogue.machine("h100-sxm")
     replayer, other = (Predictor().replayer(each, 1) for each in (job, varying(256, attention="eager")))
     assert other.other is not None
-    mixed = dataclasses.replace(replayer, other=other.other)
+    mixed = Replayer(replayer.trace, replayer.lengths, other.other)
     played = mixed.on(machine)
     assert played.grid == (replayer.lengths.second_capture(),)
     run = Predictor().priced(mixed, job, machine).run
     assert [note for note in run.about["notes"] if "two lengths" in note]
-    longest = Predictor().priced(dataclasses.replace(replayer, other=None), job, machine).run
+    longest = Predictor().priced(Replayer(replayer.trace, replayer.lengths), job, machine).run
     assert (run.number("flops.model") or 0) < (longest.number("flops.model") or 0)
     whole = Predictor().priced(replayer, job, machine).run
     assert run.number("gpu.memory.allocated.peak") == whole.number("gpu.memory.allocated.peak")
