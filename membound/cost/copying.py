@@ -13,7 +13,7 @@ _NAMES: Final = """
     fill fill_ zero_ new_zeros new_ones new_full arange scalar_tensor repeat flip roll slice_scatter select_scatter split_with_sizes_copy
     as_strided_scatter unfold_backward expand_copy view_copy permute_copy repeat_interleave linspace eye tril_indices
     _foreach_copy_ _foreach_copy _foreach_zero_ _chunk_cat pad reflection_pad2d upsample_nearest2d upsample_nearest2d_backward
-    resize_ narrow_copy unfold im2col col2im pixel_shuffle chunk_cat index_fill masked_select
+    resize_ narrow_copy unfold im2col col2im pixel_shuffle chunk_cat index_fill masked_select as_strided_
 """.split()
 
 
@@ -23,7 +23,8 @@ class Copying(Streaming):
 
     family = "copy"
     operators = (
-        frozenset(f"aten.{name}" for name in _NAMES) | {"fsdp.all_gather_copy_in", "fsdp.split_with_sizes_copy", "fsdp.chunk_cat"}
+        frozenset(f"aten.{name}" for name in _NAMES)
+        | {"bitsandbytes.fill", "fsdp.all_gather_copy_in", "fsdp.split_with_sizes_copy", "fsdp.chunk_cat"}
     )  # fmt: skip
 
     def rates(self, kernels: Kernels) -> list[str]:

@@ -109,7 +109,16 @@ class Matmul(Law):
     family = "matmul"
 
     def knows(self, op: str) -> bool:
-        return op.removeprefix("aten.").split(".")[0] in {"mm", "addmm", "addmm_", "linear", "mv", "addmv", "_int_mm", "_addmm_activation"}
+        return op.removeprefix("aten.").removeprefix("liger_kernel.").split(".")[0] in {
+            "mm",
+            "addmm",
+            "addmm_",
+            "linear",
+            "mv",
+            "addmv",
+            "_int_mm",
+            "_addmm_activation",
+        }
 
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
         return priced(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu)

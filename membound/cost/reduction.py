@@ -21,7 +21,7 @@ class Reduction(Streaming):
     """Sums, norms, means, layer, group, batch and RMS normalisation, pooling."""
 
     family = "reduction"
-    operators = frozenset(f"aten.{name}" for name in _NAMES) | {"membound.liger_rms_norm", "membound.liger_rms_norm_backward"}
+    operators = frozenset(f"aten.{name}" for name in _NAMES) | {"liger_kernel.rms_norm_forward", "liger_kernel.rms_norm_backward"}
 
     def rates(self, kernels: Kernels) -> list[str]:
         return [_rate(*each) for each in zip(kernels.op, kernels.reads, kernels.writes, strict=True)]

@@ -8,6 +8,8 @@ bytes that Nsight Compute counted of each on an H200 (validation/h200/bytes):
 - The backward of softmax multiplies gradient and result by a kernel of its own first, into a temporary.
 - `_safe_softmax`, which attention without a fused kernel takes, looks for rows that are masked whole: a comparison, a reduction of what it says,
   and a choice between result and zero.
+- Liger's cross-entropy goes through a row for its largest element and its sum together, and again to leave the gradient in its place
+  (src/liger_kernel/ops/cross_entropy.py); not counted.
 - Losses on log-probabilities pick one element of a row; their backward fills all rows with zeros and reads none.
 """
 
@@ -49,7 +51,7 @@ class Softmax(Streaming):
     """Softmax, log-softmax and the losses on them, with their backwards."""
 
     family = "softmax"
-    operators = frozenset(f"aten.{name}" for name in _NAMES) | {"membound.liger_cross_entropy", "membound.liger_cross_entropy_backward"}
+    operators = frozenset(f"aten.{name}" for name in _NAMES) | {"liger_kernel.cross_entropy"}
 
     def rates(self, kernels: Kernels) -> list[str]:
         return [_rate(op) for op in kernels.op]
@@ -90,7 +92,7 @@ def _leaves(used: Array, stays: float) -> Array:
 
 def _again(kernels: Kernels) -> Array:
     """How many times more than once long rows are gone through."""
-    passes = {"_softmax": 2, "_safe_softmax": 2, "_log_softmax": 2, "_softmax_backward_data": 1, "_log_softmax_backward_data": 1}
+    passes = {"liger_kernel": 1, "_softmax": 2, "_safe_softmax": 2, "_log_softmax": 2, "_softmax_backward_data": 1, "_log_softmax_backward_data": 1}
     return np.array([passes.get(_name(op), 0) for op in kernels.op], np.float64)
 
 
