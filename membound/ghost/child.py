@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,17 @@ def describe(error: BaseException) -> dict[str, Any]:
     """`error` as JSON: its type, its text and, of our own errors, those attributes that are plain."""
     plain = {name: value for name, value in vars(error).items() if isinstance(value, str | int | float | bool | None)}
     ours = isinstance(error, MemboundError)
-    return {"type": type(error).__name__, "text": str(error)[:2000], "ours": ours, "attributes": plain if ours else {}}
+    return {"type": type(error).__name__, "text": (str(error) or _where(error))[:2000], "ours": ours, "attributes": plain if ours else {}}
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised `error`, for one that says nothing, such as an assertion."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    file = last.filename.rpartition("site-packages/")[2]
+    return f"{last.line or last.name} ({file}, line {last.lineno})"
 
 
 def _end_with_parent() -> None:

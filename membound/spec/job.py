@@ -213,6 +213,11 @@ def _check_offload(recipe: Recipe) -> None:
         raise InputError("recipe.offload.optimizer", offload.optimizer, "needs ZeRO stage 1, 2 or 3")
     if offload.optimizer == "nvme" and recipe.zero_stage != 3:
         raise InputError("recipe.offload.optimizer", "nvme", "NVMe offload needs ZeRO stage 3")
+    if offload.optimizer == "nvme" and recipe.precision == "bf16":
+        # partitioned_optimizer_swapper.py asks its buffers of fp32 for states of bf16, as soon as a sub-group is large enough to be swapped.
+        raise InputError(
+            "recipe.precision", "bf16", "DeepSpeed swaps optimizer states of fp32 only to NVMe: write bf16-mixed, or offload them to cpu"
+        )
 
 
 def _check_quantised(recipe: Recipe) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,14 @@ class TestFailures:
             "KeyboardInterrupt": "the training program raised KeyboardInterrupt",
         }
         assert str(back) == expected.get(type(error).__name__, str(error))
+
+    def test_an_assertion_without_words_comes_back_with_its_line(self) -> None:
+        try:
+            assert 1 == 2
+        except AssertionError as error:
+            error.args = ()
+            back = str(module._revived(json.loads(json.dumps(describe(error)))))
+        assert re.fullmatch(r"the training program raised AssertionError: assert 1 == 2 .*\(.*test_capture\.py, line \d+\)", back)
 
 
 class TestRealChild:

@@ -129,6 +129,13 @@ def test_deepspeed_json_is_read_or_refused(content: str | None, told: str, tmp_p
         deepspeed_json(str(path))
 
 
+def test_nvme_takes_optimizer_states_of_fp32_alone() -> None:
+    recipe = {"engine": "deepspeed", "zero_stage": 3, "offload": {"optimizer": "nvme", "params": "cpu"}}
+    assert Job.model_validate({**TINY, "gpus": 2, "recipe": recipe}).recipe.offload.optimizer == "nvme"
+    with pytest.raises(InputError, match=r"^recipe\.precision: 'bf16': DeepSpeed swaps optimizer states of fp32 only"):
+        Job.model_validate({**TINY, "gpus": 2, "recipe": {**recipe, "precision": "bf16"}})
+
+
 def test_quantised_weights_are_offloaded_by_fsdp_alone() -> None:
     recipe = {"method": "qlora", "engine": "fsdp", "offload": {"optimizer": "cpu", "params": "cpu"}}
     assert Job.model_validate({**TINY, "gpus": 2, "recipe": recipe}).recipe.offload.params == "cpu"
