@@ -44,6 +44,14 @@ _BY_TORCHRUN: Final[dict[str, object]] = {"host.threads_per_rank": 1}
 COUNTED: Final = "@pm"
 """Ends the name of a repetition whose HBM bytes CUPTI counted."""
 
+_CHANGED: Final = {
+    ("gemma-2-", "transformers"): (
+        (5, 21),
+        "its attention ran fused and without its soft cap then; since 5.21 it is written out, as it is predicted",
+    ),
+}
+"""Models, by the beginning of their names, whose code a package changed so that the same Job is another program: since which version, and how."""
+
 BUSY: Final = 0.9
 """Share of time with a kernel running from which a run is bound by its GPU: below, by how fast the host launches."""
 
@@ -159,6 +167,9 @@ def _compared(
     if not isinstance(document["values"].get("step.time", {}).get("value"), float):
         how = about.get("ended", {}).get("said") or about.get("ended", {}).get("how") or "no step was timed"
         return OwnRun(name, file.name, versions, gpu, {}, str(how))
+    other = _other_program(document["job"]["model"], versions)
+    if other:
+        return OwnRun(name, file.name, versions, gpu, {}, other)
     heard(f"measured: {name}")
     try:
         job = fields.read(Job, document["job"])
@@ -179,6 +190,16 @@ def _compared(
     pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
     known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
     return OwnRun(name, file.name, versions, gpu, known, None, _technique(job), rated, counted, varies)
+
+
+def _other_program(model: str, versions: dict[str, str]) -> str:
+    """Why a run of `model` with packages of `versions` did not run the program that is predicted; empty where it did, or nothing is known."""
+    for (begins, package), (since, how) in _CHANGED.items():
+        version = versions.get(package, "")
+        numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+        if model.startswith(begins) and len(numbers) == 2 and tuple(numbers) < since:
+            return f"measured with {package} {version}: {how}"
+    return ""
 
 
 def _technique(job: Job) -> str:
