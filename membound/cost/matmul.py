@@ -55,6 +55,7 @@ _BAND_NEIGHBOUR: Final = 0.25
 _BAND_PLAIN: Final = 0.25
 
 _DTYPES: Final[dict[str, DType]] = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64", "int8": "int8"}
+_NAMES: Final = frozenset("mm addmm addmm_ linear mv addmv _int_mm _addmm_activation".split())
 _TENSOR: Final = frozenset({"bf16", "fp16", "int8", "fp8"})
 
 
@@ -109,16 +110,7 @@ class Matmul(Law):
     family = "matmul"
 
     def knows(self, op: str) -> bool:
-        return op.removeprefix("aten.").removeprefix("liger_kernel.").split(".")[0] in {
-            "mm",
-            "addmm",
-            "addmm_",
-            "linear",
-            "mv",
-            "addmv",
-            "_int_mm",
-            "_addmm_activation",
-        }
+        return op.removeprefix("aten.").removeprefix("liger_kernel.").split(".")[0] in _NAMES
 
     def price(self, kernels: Kernels, gpu: Gpu) -> Priced:
         return priced(*_sizes(kernels), np.ones(len(kernels)), kernels, gpu)

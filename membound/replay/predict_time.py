@@ -27,10 +27,10 @@ Floats = npt.NDArray[np.float64]
 SERIES_SECONDS: Final = 30.0
 """Length of the run whose series a prediction draws, s."""
 
-# What is added to the kernels' own bands. Launch costs are another host's until calibrated here: other servers are quicker by so much; and prices
-# of calls are the least that was measured, of which the same virtual machine took 1.42 times in the median of 64 calls and 1.98 times at the 90th
-# percentile at another hour (validation/kernels/h100-sxm.csv, h100-sxm-host.csv). The L2 model against HBM counters has not been measured tensor
-# by tensor.
+# What is added to the kernels' own bands. Launch costs are another host's until calibrated here, which may be quicker: by how much is a judgement.
+# Prices of calls are the least that was measured, of which the same virtual machine took 1.42 times in the median of 64 calls and 1.98 times at the
+# 90th percentile at another hour (validation/kernels/h100-sxm.csv, h100-sxm-host.csv). The L2 model against HBM counters has not been measured
+# tensor by tensor.
 _LAUNCH_QUICKER: Final = 0.4
 _LAUNCH_SLOWER: Final = 1.0
 _TRAFFIC_BAND: Final = 0.15

@@ -12,8 +12,8 @@ from membound.study.validation.speed.sources import shapes
 _SAME_RUN: Final = ("derived from another row", "utilisation, worked out from the tokens per second of the same run; that row is compared")
 _RATE: Final = "tokens/s of one GPU over rows of one length, without padding"
 _FOUNDRY: Final = ("decoupled AdamW of the model's yaml is AdamW here",)
-# The tables' own script (scripts/train/benchmarking/sweep.sh) starts releases of early 2023, whose `gpu` extra pins flash-attn 1 (and still does in
-# November 2023: mosaicml/llm-foundry issue 722); the A100's tables are older than FlashAttention-2. The large H100 runs came later, without a word.
+# The tables' own script (scripts/train/benchmarking/sweep.sh) starts release v0.0.4, of spring 2023, before there was FlashAttention-2, and the `gpu`
+# extra that it installs still has flash-attn 1 in November 2023 (mosaicml/llm-foundry issue 722). The large H100 runs came later, without a word.
 _FIRST: Final = (
     "FlashAttention's first version: PyTorch's flash kernel at twice its time, as the second version's paper compares them",
     {"attention": "flash-1"},
