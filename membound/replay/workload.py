@@ -235,9 +235,11 @@ def _touched(program: Program, length: int) -> Floats:
 
 
 def _elements(program: Program, length: int) -> Floats:
-    """Elements written by each item, or read of its largest operand where that is more, as a reduction does."""
+    """Elements written by each item, or read of its largest operand where that is more, as a reduction does; of a table only what is touched."""
     operands = program.operands
-    sizes = np.array([math.prod(dims) for _, dims in operands.shapes_at(length)] or [0], np.float64)[operands.form]
+    whole = np.array([math.prod(dims) for _, dims in operands.shapes_at(length)] or [0], np.float64)[operands.form]
+    touched = operands.nbytes_at(length) / np.append(operands.itemsize, 1)[operands.form]
+    sizes = np.minimum(whole, touched)
     written = np.bincount(operands.item, np.where(operands.write == 1, sizes, 0.0), len(program))
     most = np.zeros(len(program))
     np.maximum.at(most, operands.item, np.where(operands.write == 0, sizes, 0.0))

@@ -344,3 +344,15 @@ class TestLengths:
         assert not alone.together  # Accumulated: gradients are reduced once a step, though buffers are sent around before its first forward.
         many = Played(played.work, played.prices, line, played.repeat, played.accumulation, 16, played.lengths)
         assert many.waiting > alone.waiting
+
+
+def test_a_look_up_goes_through_the_rows_that_it_finds_not_through_its_table() -> None:
+    facts = {"model": "tiny", "data": {"seq_len": 8}, "recipe": {"micro_batch": 1}, "machine": "rtx-4090"}
+    work = Predictor().replayer(Job.model_validate(facts), 1).on(catalogue.machine("rtx-4090").with_gpus(1)).work
+    ops = np.array(work.program.trace.header.ops)[work.program.op]
+    chosen = ops == "aten.embedding.default"
+    assert chosen.any()
+    moved = (work.read + work.written + work.cached)[chosen]
+    # Numbers of 32 bits, read and written; no table.
+    assert (work.elements[chosen] * 2 * 4 <= moved * 1.01).all()
+    assert (work.elements[chosen] > 0).all()
