@@ -75,11 +75,12 @@ def completed_on_cpu() -> Iterator[None]:
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`tensor` in `dtype`; the 16-bit copy of a leaf that trains is made once per autocast block."""
+    """`tensor` in `dtype`; the 16-bit copy of a leaf that trains, no view, is made once per autocast block."""
     if not tensor.is_floating_point() or tensor.dtype in {dtype, torch.float64}:
         return tensor
-    keeps = tensor.requires_grad and tensor.is_leaf and tensor.dtype == torch.float32 and dtype != torch.float32 and torch.is_autocast_cache_enabled()
-    if not keeps:
+    # A weight that is transposed without a graph is a leaf too, but a view, of which none is kept (aten/src/ATen/autocast_mode.cpp, cached_cast).
+    weight = tensor.requires_grad and tensor.is_leaf and not tensor._is_view() and tensor.dtype == torch.float32
+    if not (weight and dtype != torch.float32 and torch.is_autocast_cache_enabled()):
         return tensor.to(dtype)
     known = _cache.get(id(tensor))
     if known is None:
