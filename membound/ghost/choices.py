@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
-from membound.ghost import cudnn, device, flash_attention
+from membound.ghost import cudnn, detection, device, flash_attention
 from membound.ghost.private.operators import whole_kernels
 from membound.ghost.private.optimizers import allow_multi_tensor_optimizers
 
@@ -136,6 +136,8 @@ HIDDEN: Final[dict[str, Callable[[tuple[Any, ...]], int]]] = {
     "aten._scaled_dot_product_flash_attention_backward.default": _flash_backward,
     "aten._scaled_dot_product_efficient_attention_backward.default": _efficient_backward,
     "bitsandbytes.gemm_4bit.default": _dequantised,
+    "membound.roi_align.default": detection.forward_scratch,
+    "membound.roi_align_backward.default": detection.backward_scratch,
     "flash_attn._flash_attn_backward.default": flash_attention.backward_scratch,
     "flash_attn._flash_attn_varlen_backward.default": flash_attention.backward_scratch,
 }

@@ -48,6 +48,11 @@ def _(boxes: torch.Tensor, scores: torch.Tensor, threshold: float) -> torch.Tens
     return torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
 
 
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """As torchvision's kernels take it: 32 bits, as its autocast makes of less, and channels first."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32), memory_format=torch.contiguous_format)
+
+
 def overlap(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """Intersection over union of boxes [.., M, 4] and [.., N, 4]: [.., M, N]."""
     left_top = torch.maximum(one[..., :, None, :2], other[..., None, :, :2])
@@ -68,7 +73,8 @@ def roi_align(maps: list[torch.Tensor], regions: torch.Tensor, levels: torch.Ten
     for level, (features, scale) in enumerate(zip(maps, scales, strict=True)):
         rows = (levels == level).nonzero().squeeze(1)
         if library is not None:
-            out[rows] = library.roi_align(features, regions[rows].to(features.dtype), size, scale, _RATIO)
+            whole = _plain(features)
+            out[rows] = library.roi_align(whole, regions[rows].to(whole.dtype), size, scale, _RATIO).to(out.dtype)
             continue
         where, weights = _corners(features, regions[rows], scale, size)
         pixels = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
@@ -87,10 +93,17 @@ def roi_align_backward(
     grad: torch.Tensor, maps: list[torch.Tensor], regions: torch.Tensor, levels: torch.Tensor, scales: list[float], size: int
 ) -> list[torch.Tensor]:
     """Gradients of the maps, each as its map; of the maps only sizes are looked at."""
-    found = []
+    library, found = _torchvision(), []
     for level, (features, scale) in enumerate(zip(maps, scales, strict=True)):
         rows, channels, height, width = features.shape
         chosen = (levels == level).nonzero().squeeze(1)
+        if library is not None:
+            upstream = _plain(grad[chosen])
+            boxes = regions[chosen].to(upstream.dtype)
+            total = torch.ops.torchvision._roi_align_backward(upstream, boxes, scale, size, size, rows, channels, height, width, _RATIO, False)
+            del upstream
+            found.append(total.to(features.dtype, memory_format=torch.channels_last))
+            continue
         where, weights = _corners(features, regions[chosen], scale, size)
         spread = grad[chosen].permute(0, 2, 3, 1).reshape(-1, 1, channels) * weights[..., None].to(grad.dtype)
         total = grad.new_zeros((rows * height * width, channels)).index_add_(0, where.flatten(), spread.reshape(-1, channels))
