@@ -1,11 +1,12 @@
 """Measure many fine-tuning jobs on the GPUs of this machine, every sensor sampled, one line a job.
 
-    python validation/measure_jobs.py OUT [--only WORD ...] [--seconds 560] [--hbm pm] [--list]
+    python validation/measure_jobs.py OUT [--only WORD ...] [--seconds 560] [--pace 3] [--hbm pm] [--list]
 
 OUT/results.jsonl gets one Run's document per job (values, verdict, versions, the sampler's manifest), OUT/series.tar its tables (20 ms series,
 marks, processes) as Parquet. A job that is in results.jsonl already is skipped, so a second call goes on where the first stopped. Each job
 runs in processes of its own with a time limit; one that fails is a line too. Jobs for two GPUs run where there are two; QLoRA, 8-bit
 optimizers and DeepSpeed where their packages are. Reads only: no clock, power limit or other setting of a card is touched.
+With `--pace SECONDS` the host's pace is measured for so long before and after each job (kernel_families/pace.py) and kept with its record.
 With `--hbm pm` HBM bytes are counted at 20 ms: a repetition of its own, named NAME@pm, since counting holds the clocks.
 """
 
@@ -13,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import shutil
 import sys
@@ -45,6 +48,7 @@ from membound.spec.job import Job  # noqa: E402
 LIMIT = 75.0
 REAL = Source()
 RESULTS = "results.jsonl"
+PACE = "kernel_families.pace"
 # Time that the counted steps of a job should take together, s: a hundred of the driver's slowest readings.
 MEASURED = 8.0
 # Steps of a model that only shows, on any computer, that all of it runs; three of them are warm-up.
@@ -60,15 +64,22 @@ def main() -> None:
     if asked.list:
         print("\n".join(f"{name}: {steps_of(JOBS[name])} steps" for name in names))
         return
-    measure_all({name: JOBS[name] for name in names}, Path(asked.out), asked.seconds, asked.hbm, asked.limit)
+    measure_all({name: JOBS[name] for name in names}, Path(asked.out), asked.seconds, asked.hbm, asked.limit, pace=asked.pace)
 
 
 def measure_all(
-    jobs: dict[str, dict[str, Any]], out: Path, seconds: float, hbm: str = "auto", asked: float = LIMIT, source: Source = REAL
+    jobs: dict[str, dict[str, Any]],
+    out: Path,
+    seconds: float,
+    hbm: str = "auto",
+    asked: float = LIMIT,
+    source: Source = REAL,
+    pace: float = 0.0,
 ) -> list[str]:
     """Measure `jobs` that are not done yet, until `seconds` are over; the names of those for which no time was left.
 
-    `asked` is what one job may take, s. `source` is the machine that the sampler asks.
+    `asked` is what one job may take, s. `source` is the machine that the sampler asks. For `pace` seconds the host's is measured before and after
+    each job.
     """
     cards, began = len(here.gpus()), time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -86,13 +97,15 @@ def measure_all(
             left_over.append(title)
             continue
         at = time.monotonic()
-        measure(title, written, hbm, min(limit(written, asked), left), out, source)
+        before_it = host_pace(pace)
+        record = measure(title, written, hbm, min(limit(written, asked), left), out, source)
+        note(out / RESULTS, {**record, "pace": [before_it, host_pace(pace)]} if pace else record)
         slowest = max(slowest, min(time.monotonic() - at, 60.0))
     return left_over
 
 
-def measure(title: str, written: dict[str, Any], hbm: str, limit: float, out: Path, source: Source) -> None:
-    """One job: a line on the screen, a line in results.jsonl, its tables into series.tar."""
+def measure(title: str, written: dict[str, Any], hbm: str, limit: float, out: Path, source: Source) -> dict[str, Any]:
+    """One job: a line on the screen, its tables into series.tar; its record."""
     # A folder of this call's own: processes of one that was killed may still be writing into theirs.
     for old in out.glob("running-*"):
         shutil.rmtree(old, ignore_errors=True)
@@ -110,9 +123,25 @@ def measure(title: str, written: dict[str, Any], hbm: str, limit: float, out: Pa
     record = {"name": title, "seconds": seconds, "error": error, "run": run.document() if run else None}
     if run is not None:
         keep(out / "series.tar", folder / "tables", title)
-    note(out / RESULTS, record)
     shutil.rmtree(folder, ignore_errors=True)
     print(f"{title:45} {line(run) if run and not error else error}  ({seconds:.0f} s)", flush=True)
+    return record
+
+
+def host_pace(seconds: float) -> dict[str, Any] | None:
+    """What `kernel_families/pace.py` measures for `seconds`, in a process that has imported what it needs and ends after."""
+    if not seconds:
+        return None
+    # Not PEFT, which imports bitsandbytes, which asks CUDA: a process that has done so cannot be forked.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2"])
+    try:
+        with context.Pool(1) as pool:
+            found: dict[str, Any] = pool.apply(importlib.import_module(PACE).measured, (seconds,))
+    except RuntimeError:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found = pool.apply(importlib.import_module(PACE).measured, (seconds,))
+    return found
 
 
 def line(run: Run) -> str:
@@ -215,6 +244,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="WORD", help="jobs whose name holds one of these")
     parser.add_argument("--seconds", type=float, default=1200.0, help="no job is begun that would outlast this")
     parser.add_argument("--limit", type=float, default=LIMIT, help="time that one job may take, s; more with two GPUs or offload")
+    parser.add_argument("--pace", type=float, default=0.0, metavar="SECONDS", help="measure the host's pace so long before and after each job")
     parser.add_argument("--hbm", choices=("auto", "pm"), default="auto", help="pm: count HBM bytes at 20 ms")
     parser.add_argument("--list", action="store_true", help="name the jobs and their steps, and run nothing")
     return parser.parse_args()

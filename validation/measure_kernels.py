@@ -3,8 +3,8 @@
     python validation/measure_kernels.py OUT.csv [--only FAMILY,...] [--seconds 240] [--again]     on a CUDA machine
     python validation/measure_kernels.py OUT.csv --dry                                             on the processor, tiny, to see that it runs
 
-The families that `membound calibrate` measures (membound/measure/calibrate/worker.py), and three more: model code on the host, attention at lengths
-that were not met before, and power.
+The families that `membound calibrate` measures (membound/measure/calibrate/worker.py), and more: model code on the host, attention at lengths that
+were not met before, power, the memory-efficient attention's other kinds, and kernels that Liger and Inductor fuse (these only if asked for by name).
 """
 
 from __future__ import annotations
@@ -16,11 +16,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from kernel_families import lengths, models, power
+from kernel_families import attention_kinds, fused, lengths, models, power
 
 from membound.measure.calibrate import worker
+from membound.measure.calibrate.bench import timed
 
 FAMILIES = {**worker.FAMILIES, "models": models.rows, "lengths": lengths.rows, "power": power.rows}
+ASKED = {
+    "attention-kinds": lambda bench: timed(bench, attention_kinds.cases(bench)),
+    "fused": lambda bench: timed(bench, fused.cases(bench)),
+}
 
 if __name__ == "__main__":
-    worker.main(families=FAMILIES)
+    by_name = any(family in argument for argument in sys.argv for family in ASKED)
+    worker.main(families={**FAMILIES, **ASKED} if by_name else FAMILIES)

@@ -141,3 +141,23 @@ def test_a_page_has_its_machines_apart() -> None:
         "## H100: 1 runs", "## H200: 1 runs", "## Every run on H100, misses of the step's time first",
         "## Every run on H200, misses of the step's time first",
     ]  # fmt: skip
+
+
+def test_a_hosts_pace_beside_the_job_goes_before_what_is_typical(tmp_path: Path, tiny_job: Any) -> None:
+    host = {"settings": {"host.call_time": 1.0}, "layers": {"a model": 1e-3, "another": 2e-3, "not measured": 1.0}}
+    (tmp_path / comparison.HOST).write_text(json.dumps(host))
+    layers = {"a model": {"mean": 40e-3}, "another": {"mean": 120e-3}}
+    beside = {**record("beside", 0.5, tiny_job), "pace": [{"layers": layers}, {"layers": layers}]}
+    written(tmp_path, record("alone", 0.5, tiny_job), beside, {**record("failed", 0.5, tiny_job), "pace": [None, None]})
+    found = {run.name: run.pairs["step.time"][1] for run in comparison.compare(tmp_path, Predictor(), lambda _: None)}
+    assert found["failed"] == found["alone"]
+    assert found["beside"] > 5 * found["alone"]
+
+
+def test_a_run_of_what_is_another_program_by_now_is_told_with_its_reason(tmp_path: Path, tiny_job: Any) -> None:
+    (tmp_path / comparison.LEFT_OUT).write_text(json.dumps({"old": "pooled in another way"}))
+    written(tmp_path, record("old", 0.5, tiny_job), record("new", 0.5, tiny_job))
+    by_name = {run.name: run for run in comparison.compare(tmp_path, Predictor(), lambda _: None)}
+    assert by_name["old"].why == "pooled in another way"
+    assert not by_name["old"].pairs
+    assert by_name["new"].pairs

@@ -34,7 +34,10 @@ QUANTITIES: Final = (
 """What is compared."""
 
 HOST: Final = "host.json"
-"""Beside the runs: {"settings": fields of the Machine that say what host measured them, "why": where those come from}."""
+"""Beside the runs: {"settings": fields of the Machine that say what host measured them, "why": where those come from, "layers": seconds that a
+layer of each tiny model takes by the law at call_time 1}, the last for runs whose host's pace was measured beside them."""
+LEFT_OUT: Final = "left_out.json"
+"""Beside the runs: by job, why what was measured is no longer the program that is predicted; which is told instead of a comparison."""
 COUNTS: Final = "counts.json"
 """Beside the runs: bytes read and written of a step by job, counted kernel by kernel (`validation/count_bytes.py`)."""
 
@@ -111,15 +114,33 @@ def compare(folder: Path, predictor: Predictor, heard: Callable[[str], None]) ->
 
     Raises `RecordError` for files that hold something else.
     """
-    settings = dict(_document(folder / HOST).get("settings", {}))
+    host = _document(folder / HOST)
     counts = {name: float(found["read"] + found["write"]) for name, found in _document(folder / COUNTS).items()}
     found = [(record, file) for file in sorted(folder.glob("results*.jsonl")) for record in _records(file)]
     latest = {record["name"]: (record, file) for record, file in found}
     sampled = {name.removesuffix(COUNTED): _traffic(record["run"], None) for name, (record, _) in latest.items() if name.endswith(COUNTED)}
     counted = {**counts, **sampled}
     jobs = [each for name, each in latest.items() if not name.endswith(COUNTED)]
-    runs = [_compared(record, file, settings, counted.get(record["name"]), predictor, heard) for record, file in jobs]
+    left_out = _document(folder / LEFT_OUT)
+    runs = [
+        _compared(record, file, left_out.get(record["name"]), _host_of(record, host), counted.get(record["name"]), predictor, heard)
+        for record, file in jobs
+    ]
     return [dataclasses.replace(run, before=_before(run, [record for record, _ in found])) for run in runs]
+
+
+def _host_of(record: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the Machine that say what host measured `record`, with its pace at that hour where that was measured.
+
+    The pace is what a layer of each tiny model took just before and just after the job, over what the law makes of it: the median of the models.
+    """
+    settings, layers = dict(host.get("settings", {})), dict(host.get("layers", {}))
+    paces = [each["layers"] for each in record.get("pace") or () if each]
+    known = [title for title in layers if all(title in each for each in paces)]
+    if paces and known:
+        ratios = [statistics.mean(each[title]["mean"] for each in paces) / layers[title] for title in known]
+        settings["host.call_time"] = round(statistics.median(ratios), 3)
+    return settings
 
 
 def _before(run: OwnRun, records: list[dict[str, Any]]) -> tuple[float, ...]:
@@ -158,7 +179,13 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _compared(
-    record: dict[str, Any], file: Path, settings: dict[str, Any], counted: float | None, predictor: Predictor, heard: Callable[[str], None]
+    record: dict[str, Any],
+    file: Path,
+    left_out: str | None,
+    settings: dict[str, Any],
+    counted: float | None,
+    predictor: Predictor,
+    heard: Callable[[str], None],
 ) -> OwnRun:
     document, name = record["run"], str(record["name"])
     about = document.get("about", {})
@@ -167,7 +194,7 @@ def _compared(
     if not isinstance(document["values"].get("step.time", {}).get("value"), float):
         how = about.get("ended", {}).get("said") or about.get("ended", {}).get("how") or "no step was timed"
         return OwnRun(name, file.name, versions, gpu, {}, str(how))
-    other = _other_program(document["job"]["model"], versions)
+    other = left_out or _other_program(document["job"]["model"], versions)
     if other:
         return OwnRun(name, file.name, versions, gpu, {}, other)
     heard(f"measured: {name}")

@@ -39,7 +39,8 @@ def _head(compared: list[OwnRun], left_out: list[OwnRun]) -> str:
 Made by `membound study validation --only measured` with membound {__version__}; do not edit. {len(compared)} jobs were run for real on
 {", ".join(gpus)} by `validation/measure_jobs.py` or, those named `study-`, by the study with `--measure`, and are predicted
 here; {len(left_out)} more gave nothing to compare. Nothing is fitted to them: each GPU's rates are those of its kernels measured alone, and
-its host's speed is that of tiny models (`host.json` beside the runs).
+its host's speed is that of tiny models: measured just before and just after the job, where that was done, else what is typical of that kind of
+machine (`host.json` beside the runs).
 What kernels read from HBM more than once rests on counted bytes of single kernels, of eight of these jobs with four layers each, on an H200
 ([laws/matmul.md](laws/matmul.md#what-it-reads-again)); no H100 was counted.
 Software there: {"; ".join(versions)}.
