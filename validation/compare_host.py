@@ -1,9 +1,11 @@
 """What real model code costs the host beside what the law's prices of single calls add up to: the family `models` of measured kernels.
 
     python validation/compare_host.py [--rows validation/kernels/h100-sxm-host.csv] [--machine h100-sxm] [TITLE ...]
+    python validation/compare_host.py --engines
 
 The tiny models of `kernel_families/models.py` are captured and their launches priced by the shipped profile at call_time 1; seconds per layer are
-the difference of 12 and 4 layers over 8, as measured there. Nothing is fitted.
+the difference of 12 and 4 layers over 8, as measured there. `--engines` does the same for the Llama of them under DDP, FSDP2 and ZeRO on two GPUs
+(`validation/kernels/h100-sxm-engines.csv`), forward and backward apart, and says which price of the engine's own Python would make up the rest.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from membound.cost.profile import shipped  # noqa: E402
+from membound.replay.program import Program  # noqa: E402
+from membound.replay.step import Played  # noqa: E402
 from membound.spec import catalogue, fields  # noqa: E402
 from membound.spec.job import Job  # noqa: E402
 from membound.study.predicting import Predictor  # noqa: E402
-from membound.trace.schema import PHASE  # noqa: E402
+from membound.trace.schema import KIND, PHASE  # noqa: E402
 
 ROWS = ROOT / "validation/kernels/h100-sxm-host.csv"
 MACHINE = "h100-sxm"
@@ -40,6 +45,20 @@ MODELS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
     "gpt2 bf16": (GPT2, "n_layer", {"precision": "bf16"}),
     "llama lora bf16": (LLAMA, "num_hidden_layers", {"precision": "bf16", **LORA}),
 }
+
+
+ENGINES_ROWS = ROOT / "validation/kernels/h100-sxm-engines.csv"
+ENGINES: dict[str, dict[str, Any]] = {
+    "ddp": {"engine": "ddp", "precision": "bf16"},
+    "fsdp": {"engine": "fsdp", "precision": "bf16"},
+    "zero1": {"engine": "deepspeed", "zero_stage": 1, "precision": "bf16-mixed"},
+    "zero3": {"engine": "deepspeed", "zero_stage": 3, "precision": "bf16-mixed"},
+}
+# What engines' own Python is priced by, where there is such a price: engine, phase, kind of `membound.cost.launch.KINDS`.
+ENGINES_PRICES = {
+    ("fsdp", "forward"): "gather", ("fsdp", "backward"): "gather", ("zero1", "backward"): "reduce",
+    ("zero3", "forward"): "hooked", ("zero3", "backward"): "hooked_backward",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,17 +81,44 @@ def cost(title: str, rows: Path = ROWS, machine: str = MACHINE) -> Cost:
     return Cost((many - few) / (LAYERS[1] - LAYERS[0]), _measured(title, rows))
 
 
+def engine_cost(engine: str, phase: str, folder: Path) -> tuple[Cost, float | None]:
+    """Of one layer of the Llama under `engine`, and what its own price would be for the two to agree, s."""
+    found = [_played(LLAMA, "num_hidden_layers", ENGINES[engine], layers, "hgx-h100", 2, folder) for layers in LAYERS]
+    law = _per_layer([float(each.prices.launch[each.work.program.phase == PHASE[phase]].sum()) for each in found])
+    with ENGINES_ROWS.open(newline="") as file:
+        measured = [float(row["seconds_warm"]) for row in csv.DictReader(file) if row["op"] == f"llama {engine} {phase}"]
+    kind = ENGINES_PRICES.get((engine, phase))
+    if kind is None:
+        return Cost(law, measured[0]), None
+    count = _per_layer([_counted(each.work.program, kind, phase) for each in found])
+    price = shipped(catalogue.machine("hgx-h100").gpu).launch[kind]
+    return Cost(law, measured[0]), price + (measured[0] - law) / count
+
+
+def _per_layer(few_many: list[float]) -> float:
+    return (few_many[1] - few_many[0]) / (LAYERS[1] - LAYERS[0])
+
+
+def _counted(program: Program, kind: str, phase: str) -> float:
+    """How often the price `kind` is paid in `phase`: by modules that are hooked, or by collectives."""
+    chosen = program.phase == PHASE[phase]
+    return float(program.entered[chosen].sum() if kind.startswith("hooked") else (program.kind[chosen] == KIND["collective"]).sum())
+
+
 def _launches(title: str, layers: int, named: str, folder: Path) -> float:
-    config, key, recipe = MODELS[title]
-    path = folder / f"{layers}.json"
-    path.write_text(json.dumps({**config, key: layers}))
-    written = {"model": str(path), "data": {"seq_len": 16}, "recipe": {"micro_batch": 1, **recipe}, "machine": named}
-    host: dict[str, object] = {"host.call_time": 1.0}
-    machine = fields.with_values(catalogue.machine(named), host, "machine").with_gpus(1)
-    played = Predictor().replayer(Job.model_validate(written), 1).on(machine)
+    played = _played(*MODELS[title], layers, named, 1, folder)
     program = played.work.program
     chosen = (program.phase == PHASE["forward"]) | (program.phase == PHASE["backward"])
     return float(played.prices.launch[chosen].sum())
+
+
+def _played(config: dict[str, Any], key: str, recipe: dict[str, Any], layers: int, named: str, gpus: int, folder: Path) -> Played:
+    path = folder / f"{layers}.json"
+    path.write_text(json.dumps({**config, key: layers}))
+    written = {"model": str(path), "data": {"seq_len": 16}, "recipe": {"micro_batch": 1, **recipe}, "machine": named, "gpus": gpus}
+    host: dict[str, object] = {"host.call_time": 1.0}
+    machine = fields.with_values(catalogue.machine(named), host, "machine").with_gpus(gpus)
+    return Predictor().replayer(Job.model_validate(written), gpus).on(machine)
 
 
 def _measured(title: str, rows: Path) -> float:
@@ -91,13 +137,26 @@ def main() -> None:
     parser.add_argument("titles", nargs="*", metavar="TITLE", help=f"of: {', '.join(MODELS)}")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--machine", default=MACHINE, help="whose profile's prices: one of your own goes before those that ship")
+    parser.add_argument("--engines", action="store_true", help="the Llama under each engine, and the prices of engines' own Python")
     asked = parser.parse_args()
+    if asked.engines:
+        return _engines()
     ratios = []
     for title in asked.titles or MODELS:
         found = cost(title, asked.rows, asked.machine)
         ratios.append(found.ratio)
         print(f"{title:16} law {found.law * 1e3:6.3f} ms a layer, measured {found.measured * 1e3:6.3f} ms = {found.ratio:.2f}", flush=True)
     print(f"{'median':16} {statistics.median(ratios):.2f}")
+
+
+def _engines() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for engine in ENGINES:
+            for phase in ("forward", "backward"):
+                found, price = engine_cost(engine, phase, Path(folder))
+                said = "" if price is None else f"; in agreement with {ENGINES_PRICES[engine, phase]} at {price * 1e3:.3f} ms"
+                law, measured = found.law * 1e3, found.measured * 1e3
+                print(f"{engine:6} {phase:9} law {law:6.3f} ms a layer, measured {measured:6.3f} ms = {found.ratio:.2f}{said}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ KINDS: Final = (
     "gather",
     "reduce",
     "hooked",
+    "hooked_backward",
     "event",
     "copy",
     "sync",
@@ -27,8 +28,8 @@ KINDS: Final = (
 )
 """Calls that a profile prices: an operator called from Python with autograd on, or by autograd's own thread; a view, or one that autograd's
 thread makes; entering and leaving a module; each tensor of a multi-tensor call; a collective, or one that
-FSDP2's own Python prepares, or DeepSpeed's; a module that such an engine hooks; recording or waiting for an event; a copy; a
-synchronisation beyond the wait itself; an operator on host tensors beyond its work."""
+FSDP2's own Python prepares, or a reduction that DeepSpeed's does; a module that ZeRO-3 hooks, in forward and in backward; recording or waiting for
+an event; a copy; a synchronisation beyond the wait itself; an operator on host tensors beyond its work."""
 
 # Operands that a call has without being a multi-tensor one: beyond these, each costs the time of a tensor.
 _FEW: Final = 8
@@ -39,24 +40,37 @@ _MODEL_CODE: Final = 1.52
 
 Column = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Seconds = npt.NDArray[np.float64]
 
 
 def launch_seconds(
-    profile: Profile, kind: Column, model: Flags, backward: Flags, views: Column, modules: Column, tensors: Column, hooked: bool = False
+    profile: Profile, kind: Column, model: Flags, backward: Flags, views: Column, modules: Column, tensors: Column, hooks: Seconds | None = None
 ) -> npt.NDArray[np.float64]:
     """Host seconds of each item and of the views and modules before it; [n].
 
     Args: `kind` index into `KINDS` of each item, `model` whether the model's code makes the call, in forward or for it in backward, `backward`
-    whether autograd's thread makes it, `hooked` whether an engine fetches each module's parameters before it runs and lets go of them after, as
-    ZeRO-3 does.
+    whether autograd's thread makes it, `hooks` what an engine's hooks take before it (`hook_seconds`).
     """
     prices = profile.launch
     kernel = kind == KINDS.index("kernel")
     own = np.array([prices[name] for name in KINDS])[kind]
     own = np.where(backward & kernel, prices["backward"], own)
     many = np.maximum(tensors - _FEW, 0) * prices["tensor"]
-    # Within autograd's thread no module is entered, but an engine's hooks run there too.
+    # Within autograd's thread no module is entered.
     around = views * np.where(backward, prices["view_backward"], prices["view"]) + modules * np.where(backward, 0.0, prices["module"])
-    hooks = modules * (prices["hooked"] if hooked else 0.0)
     slower = np.where(model, _MODEL_CODE, 1.0)
-    return np.asarray(own * np.where(kernel, slower, 1.0) + many + around * slower + hooks, np.float64)
+    calls = own * np.where(kernel, slower, 1.0) + many + around * slower
+    return np.asarray(calls if hooks is None else calls + hooks, np.float64)
+
+
+def hook_seconds(profile: Profile, entered: Column, backward: Flags, again: float = 0.0) -> Seconds:
+    """Host seconds of ZeRO-3's hooks before each item, [n]: it fetches each module's parameters before it runs and lets go of them after.
+
+    Alike for modules with parameters and without: those of the latter take less (validation/kernels/deepspeed-hooks-cpu.csv), but plain layers and
+    those with adapters have nearly the same share of them (docs/laws.md).
+
+    Args: `entered` modules entered before each item, `again` share of those in backward whose forward is run again there.
+    """
+    price = profile.launch
+    own = again * price["hooked"] + (1.0 - again) * price["hooked_backward"]
+    return np.asarray(entered * np.where(backward, own, price["hooked"]), np.float64)

@@ -142,6 +142,10 @@ _CALLS: Final = {
 }  # fmt: skip
 
 
+# Where DeepSpeed hangs its hooks on modules, as lines of the Trace name it.
+_HOOKS: Final = "deepspeed/runtime/zero/parameter_offload.py"
+
+
 def _launches(program: Program, profile: Profile) -> Floats:
     calls = np.zeros(max(KIND.values()) + 1, np.int64)
     for kind, call in _CALLS.items():
@@ -149,11 +153,30 @@ def _launches(program: Program, profile: Profile) -> Floats:
     engine = program.trace.header.job.get("recipe", {}).get("engine")
     collective = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
     prepared = {"fsdp": "gather", "deepspeed": "reduce"}.get(str(engine), "collective")
-    own = np.where(collective, launch.KINDS.index(prepared), calls[program.kind])
-    hooked = engine == "deepspeed" and bool((collective & (program.phase == PHASE["forward"])).any())
+    # DeepSpeed gathers parameters in the hooks of ZeRO-3, whose price holds it.
+    own = np.where(collective & ~(_gathers(program) & (engine == "deepspeed")), launch.KINDS.index(prepared), calls[program.kind])
     backward = program.phase == PHASE["backward"]
     model = backward | (program.phase == PHASE["forward"])
-    return launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooked)
+    hooks = _hooks(program, profile, backward) if _hooked(program) else None
+    return launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooks)
+
+
+def _gathers(program: Program) -> npt.NDArray[np.bool_]:
+    gathers = np.array(["allgather" in name for name in program.trace.header.ops], np.bool_)
+    return np.asarray(gathers[program.op], np.bool_)
+
+
+def _hooked(program: Program) -> bool:
+    """Whether ZeRO-3 hooked the modules: its hooks made operations, with one GPU as with many."""
+    return any(_HOOKS in line for line in program.trace.header.lines)
+
+
+def _hooks(program: Program, profile: Profile, backward: npt.NDArray[np.bool_]) -> Floats:
+    forward = program.phase == PHASE["forward"]
+    there, here = int(program.entered[forward].sum()), int(program.entered[backward].sum())
+    recomputed = program.trace.header.job.get("recipe", {}).get("recompute") == "full"
+    again = min(there / here, 1.0) if recomputed and here else 0.0
+    return launch.hook_seconds(profile, program.entered, backward, again)
 
 
 def _call_time(host: Host, profile: Profile) -> float:

@@ -7,6 +7,7 @@ distinct kernel stands once in a table. Sizes are functions of the row length: t
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -48,7 +49,9 @@ class Program:
     views: Column
     """Views, empty allocations and the like that the host makes before this item."""
     modules: Column
-    """Calls of modules that begin between the item before and this one."""
+    """Times between the item before and this one that another module's operations begin: a call, or the return to the module around it."""
+    entered: Column
+    """Those of them that are calls."""
     tensors: Column
     """Tensors that the operation gets and makes: what a multi-tensor launch costs grows with them."""
     detached: npt.NDArray[np.bool_]
@@ -111,7 +114,7 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
         return compiled(other)
     instructions = trace.instructions
     take = {name: instructions[name][rows].astype(np.int64) for name in ("kind", "stream", "phase", "micro", "target", "ranks", "flag", "nbytes")}
-    views, modules = _between_items(trace, rows)
+    views, modules, entered = _between_items(trace, rows)
     flops = instructions["flops"][rows]
     if other is None or partner is None:
         lengths, far = (row_length(trace), row_length(trace)), (flops, take["nbytes"])
@@ -121,7 +124,7 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
     operands = Operands.of(trace, rows, other, partner, lengths).gathered(_named(trace, rows, GATHERS), _named(trace, rows, UNREAD))
     detached = np.zeros(len(rows), np.bool_)
     program = Program(
-        trace, rows, take["kind"], take["stream"], take["phase"], take["micro"], take["target"], take["ranks"], take["flag"], views, modules,
+        trace, rows, take["kind"], take["stream"], take["phase"], take["micro"], take["target"], take["ranks"], take["flag"], views, modules, entered,
         operands.count(len(rows)), detached, operands, lengths, (flops, far[0]), (take["nbytes"], far[1]),
     )  # fmt: skip
     return _bucketed(program) if trace.header.job.get("recipe", {}).get("engine") == "ddp" else program
@@ -160,11 +163,11 @@ def _aligned(trace: Trace, rows: Column, other: Trace) -> Column | None:
     return partner if np.array_equal(translated, trace.instructions["op"][rows]) else None
 
 
-def _between_items(trace: Trace, rows: Column) -> tuple[Column, Column]:
-    """Views, and beginnings of another module, from each item's predecessor up to it."""
+def _between_items(trace: Trace, rows: Column) -> tuple[Column, Column, Column]:
+    """Views, beginnings of another module, and those of them that are calls, from each item's predecessor up to it."""
     instructions = trace.instructions
     if not len(rows):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
     first = int(rows[0])
     view = instructions["kind"] == KIND["view"]
     launched = view | np.isin(instructions["kind"], [KIND[name] for name in ("kernel", "collective", "copy_h2d", "copy_d2h")])
@@ -173,12 +176,21 @@ def _between_items(trace: Trace, rows: Column) -> tuple[Column, Column]:
     changed = np.zeros(len(module), np.bool_)
     at = np.flatnonzero(inside)
     changed[at[1:]] = module[at[1:]] != module[at[:-1]]
+    entered = changed.copy()
+    entered[at[1:]] &= ~_returns(trace.header.modules, module[at[:-1]], module[at[1:]])
     counts = []
-    for what in (view, changed):
+    for what in (view, changed, entered):
         total = np.concatenate([[0], np.cumsum(what, dtype=np.int64)])
         ends = total[rows + 1]
         counts.append(np.diff(ends, prepend=total[first]))
-    return counts[0], counts[1]
+    return counts[0], counts[1], counts[2]
+
+
+def _returns(paths: Sequence[str], before: Column, after: Column) -> npt.NDArray[np.bool_]:
+    """Which steps from one module to another lead out to a module around it; of modules by their index into `paths`."""
+    pairs, place = np.unique(np.stack([before, after]), axis=1, return_inverse=True)
+    outward = [not paths[new] or paths[old].startswith(f"{paths[new]}.") for old, new in pairs.T]
+    return np.array(outward, np.bool_)[place.ravel()]
 
 
 def between(pair: tuple[Floats, Floats], lengths: tuple[int, int], length: int) -> Floats:
@@ -218,7 +230,7 @@ def _bucketed(program: Program) -> Program:
     copies = order == at
     share = np.where(copies, 1.0 / count, 1.0)
     columns = {name: getattr(program, name)[order] for name in ("row", "kind", "stream", "phase", "micro", "target", "ranks", "flag", "tensors")}
-    columns |= {name: np.where(copies, 0, getattr(program, name)[order]) for name in ("views", "modules")}
+    columns |= {name: np.where(copies, 0, getattr(program, name)[order]) for name in ("views", "modules", "entered")}
     moved = tuple((each[order] * share).astype(np.int64) for each in program.moved)
     flops = tuple(each[order] for each in program.flops)
     return replace(

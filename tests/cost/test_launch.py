@@ -18,10 +18,10 @@ H100 = profile.shipped(catalogue.machine("h100-sxm").gpu)
 KINDS = np.arange(len(launch.KINDS))
 
 
-def prices(model: bool, views: int = 0, modules: int = 0, hooked: bool = False) -> np.ndarray:
+def prices(model: bool, views: int = 0, modules: int = 0, hooks: np.ndarray | None = None) -> np.ndarray:
     size = len(KINDS)
     flags, counts = np.full(size, model), np.full(size, 1)
-    return launch.launch_seconds(H100, KINDS, flags, np.zeros(size, np.bool_), counts * views, counts * modules, counts, hooked)
+    return launch.launch_seconds(H100, KINDS, flags, np.zeros(size, np.bool_), counts * views, counts * modules, counts, hooks)
 
 
 def test_calls_of_model_code_take_longer_and_no_others() -> None:
@@ -35,9 +35,19 @@ def test_calls_of_model_code_take_longer_and_no_others() -> None:
 
 
 def test_an_engines_hooks_were_measured_in_place() -> None:
-    hooks = [prices(model, modules=3, hooked=True) - prices(model, modules=3) for model in (False, True)]
-    assert hooks[0] == pytest.approx(3 * H100.launch["hooked"])
-    assert hooks[1] == pytest.approx(hooks[0])
+    size = len(KINDS)
+    three, price = np.full(size, 3), H100.launch
+    forward, backward = (launch.hook_seconds(H100, three, np.full(size, where)) for where in (False, True))
+    assert forward == pytest.approx(3 * price["hooked"])
+    assert backward == pytest.approx(3 * price["hooked_backward"])
+    for model in (False, True):
+        assert prices(model, modules=3, hooks=forward) - prices(model, modules=3) == pytest.approx(forward)
+
+
+def test_modules_that_run_again_in_backward_are_hooked_as_in_forward() -> None:
+    one, backward = np.full(1, 1), np.full(1, True)
+    half = launch.hook_seconds(H100, one, backward, again=0.5)
+    assert half == pytest.approx((H100.launch["hooked"] + H100.launch["hooked_backward"]) / 2)
 
 
 @pytest.fixture(scope="module")

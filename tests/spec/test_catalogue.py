@@ -226,3 +226,8 @@ class TestOwnModels:
     def test_devices_are_not_read(self) -> None:
         with pytest.raises(InputError, match="no such file"):
             catalogue.model_entry("/dev/zero")
+
+
+def test_santacoder_has_the_activation_of_the_checkpoint_for_its_class() -> None:
+    # bigcode/gpt_bigcode-santacoder; gelu_fast is that of bigcode/santacoder, which brings code of its own.
+    assert catalogue.model_entry("santacoder").config["activation_function"] == "gelu_pytorch_tanh"
