@@ -21,6 +21,12 @@ KINDS: Final = (
     "reduce",
     "hooked",
     "hooked_backward",
+    "recompute",
+    "recompute_backward",
+    "selective",
+    "selective_backward",
+    "quantised",
+    "quantised_backward",
     "event",
     "copy",
     "sync",
@@ -28,8 +34,10 @@ KINDS: Final = (
 )
 """Calls that a profile prices: an operator called from Python with autograd on, or by autograd's own thread; a view, or one that autograd's
 thread makes; entering and leaving a module; each tensor of a multi-tensor call; a collective, or one that
-FSDP2's own Python prepares, or a reduction that DeepSpeed's does; a module that ZeRO-3 hooks, in forward and in backward; recording or waiting for
-an event; a copy; a synchronisation beyond the wait itself; an operator on host tensors beyond its work."""
+FSDP2's own Python prepares, or a reduction that DeepSpeed's does; a module that ZeRO-3 hooks, in forward and in backward; a layer that is
+recomputed, wholly or by PyTorch's selective policy, beyond its operators, in forward and in backward; a product with bitsandbytes' 4-bit weight, and
+widening that weight in backward, beyond the operator; recording or waiting for an event; a copy; a synchronisation beyond the wait itself; an
+operator on host tensors beyond its work."""
 
 # Operands that a call has without being a multi-tensor one: beyond these, each costs the time of a tensor.
 _FEW: Final = 8

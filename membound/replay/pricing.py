@@ -9,18 +9,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from membound.cost import collectives, launch, nvme, pcie
+from membound.cost import collectives, nvme, pcie
 from membound.cost.ddr import work_seconds
 from membound.cost.dispatch import FLASH_1
 from membound.cost.laws import LAWS
 from membound.cost.power import Load, held
 from membound.cost.profile import Profile, profile_of
 from membound.cost.resources import ROW, ROWS, Spent
-from membound.replay.program import Program
+from membound.replay import host_calls
 from membound.replay.workload import Workload
 from membound.spec.host import CALIBRATED, PLAIN_SERVER, Host
 from membound.spec.machine import Gpu, Machine
-from membound.trace.schema import KIND, PHASE
 
 Column = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -94,7 +93,7 @@ def priced(work: Workload, machine: Machine, ranks_on_node: int, kernels: Kernel
     index[others] = work.distinct + np.arange(len(others))
     _links(table[:, work.distinct :], work, machine, ranks_on_node)
     profile = profile_of(machine.gpu)
-    return Prices(table, index, _launches(work.program, profile) * _call_time(machine.host, profile), band, unknown)
+    return Prices(table, index, host_calls.seconds(work.program, profile) * _call_time(machine.host, profile), band, unknown)
 
 
 def _hold(table: Spent, work: Workload, gpu: Gpu) -> None:
@@ -134,49 +133,6 @@ def _links(table: Spent, work: Workload, machine: Machine, ranks_on_node: int) -
     on_drives = those.drives & (moved > 0).any(axis=1)
     enter(on_drives, lambda nbytes, at: nvme.file_seconds(nbytes, those.ops[at] == "nvme.write", machine, ranks_on_node))
     enter(those.collectives, lambda nbytes, at: collectives.spent(list(those.ops[at]), nbytes, ranks[at], machine))
-
-
-_CALLS: Final = {
-    "kernel": "kernel", "copy_h2d": "copy", "copy_d2h": "copy", "collective": "collective", "host": "host", "record": "event", "wait": "event",
-    "sync": "sync",
-}  # fmt: skip
-
-
-# Where DeepSpeed hangs its hooks on modules, as lines of the Trace name it.
-_HOOKS: Final = "deepspeed/runtime/zero/parameter_offload.py"
-
-
-def _launches(program: Program, profile: Profile) -> Floats:
-    calls = np.zeros(max(KIND.values()) + 1, np.int64)
-    for kind, call in _CALLS.items():
-        calls[KIND[kind]] = launch.KINDS.index(call)
-    engine = program.trace.header.job.get("recipe", {}).get("engine")
-    collective = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
-    prepared = {"fsdp": "gather", "deepspeed": "reduce"}.get(str(engine), "collective")
-    # DeepSpeed gathers parameters in the hooks of ZeRO-3, whose price holds it.
-    own = np.where(collective & ~(_gathers(program) & (engine == "deepspeed")), launch.KINDS.index(prepared), calls[program.kind])
-    backward = program.phase == PHASE["backward"]
-    model = backward | (program.phase == PHASE["forward"])
-    hooks = _hooks(program, profile, backward) if _hooked(program) else None
-    return launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooks)
-
-
-def _gathers(program: Program) -> npt.NDArray[np.bool_]:
-    gathers = np.array(["allgather" in name for name in program.trace.header.ops], np.bool_)
-    return np.asarray(gathers[program.op], np.bool_)
-
-
-def _hooked(program: Program) -> bool:
-    """Whether ZeRO-3 hooked the modules: its hooks made operations, with one GPU as with many."""
-    return any(_HOOKS in line for line in program.trace.header.lines)
-
-
-def _hooks(program: Program, profile: Profile, backward: npt.NDArray[np.bool_]) -> Floats:
-    forward = program.phase == PHASE["forward"]
-    there, here = int(program.entered[forward].sum()), int(program.entered[backward].sum())
-    recomputed = program.trace.header.job.get("recipe", {}).get("recompute") == "full"
-    again = min(there / here, 1.0) if recomputed and here else 0.0
-    return launch.hook_seconds(profile, program.entered, backward, again)
 
 
 def _call_time(host: Host, profile: Profile) -> float:
