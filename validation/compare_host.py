@@ -85,6 +85,11 @@ def engine_cost(engine: str, phase: str, folder: Path) -> tuple[Cost, float | No
     """Of one layer of the Llama under `engine`, and what its own price would be for the two to agree, s."""
     found = [_played(LLAMA, "num_hidden_layers", ENGINES[engine], layers, "hgx-h100", 2, folder) for layers in LAYERS]
     law = _per_layer([float(each.prices.launch[each.work.program.phase == PHASE[phase]].sum()) for each in found])
+    if engine == "zero3":
+        # DeepSpeed's default keeps parameters of fewer than 100,000 numbers whole; membound's Job has it gather those of the tiny layer.
+        law -= (
+            _per_layer([_counted(each.work.program, "fetch", phase) for each in found]) * shipped(catalogue.machine("hgx-h100").gpu).launch["fetch"]
+        )
     with ENGINES_ROWS.open(newline="") as file:
         measured = [float(row["seconds_warm"]) for row in csv.DictReader(file) if row["op"] == f"llama {engine} {phase}"]
     kind = ENGINES_PRICES.get((engine, phase))
@@ -102,6 +107,8 @@ def _per_layer(few_many: list[float]) -> float:
 def _counted(program: Program, kind: str, phase: str) -> float:
     """How often the price `kind` is paid in `phase`: by modules that are hooked, or by collectives."""
     chosen = program.phase == PHASE[phase]
+    if kind == "fetch":
+        return float(sum("allgather" in name for name, here in zip(program.ops(), chosen, strict=True) if here))
     return float(program.entered[chosen].sum() if kind.startswith("hooked") else (program.kind[chosen] == KIND["collective"]).sum())
 
 

@@ -33,8 +33,9 @@ def seconds(program: Program, profile: Profile) -> Floats:
     engine = program.trace.header.job.get("recipe", {}).get("engine")
     collective = (program.kind == KIND["collective"]) & (program.phase != PHASE["optimizer"])
     prepared = {"fsdp": "gather", "deepspeed": "reduce"}.get(str(engine), "collective")
-    # DeepSpeed gathers parameters in the hooks of ZeRO-3, whose price holds it.
-    own = np.where(collective & ~(_gathers(program) & (engine == "deepspeed")), launch.KINDS.index(prepared), calls[program.kind])
+    own = np.where(collective, launch.KINDS.index(prepared), calls[program.kind])
+    if engine == "deepspeed":
+        own = np.where(collective & _gathers(program), launch.KINDS.index("fetch"), own)
     backward = program.phase == PHASE["backward"]
     model = backward | (program.phase == PHASE["forward"])
     hooks = _hooks(program, profile, backward) if _hooked(program) else None
