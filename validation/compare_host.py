@@ -128,14 +128,14 @@ def _played(config: dict[str, Any], key: str, recipe: dict[str, Any], layers: in
     return Predictor().replayer(Job.model_validate(written), gpus).on(machine)
 
 
-def _measured(title: str, rows: Path) -> float:
+def _measured(title: str, rows: Path, what: str = "of a layer") -> float:
     with rows.open(newline="") as file:
-        found = [float(row["seconds_warm"]) for row in csv.DictReader(file) if _of_a_layer(row, title)]
+        found = [float(row["seconds_warm"]) for row in csv.DictReader(file) if _is(row, title, what)]
     return sum(found)
 
 
-def _of_a_layer(row: dict[str, str], title: str) -> bool:
-    return row["family"] == "models" and row["op"] in {f"{title} forward", f"{title} backward"} and row["notes"].endswith("of a layer")
+def _is(row: dict[str, str], title: str, what: str) -> bool:
+    return row["family"] == "models" and row["op"] in {f"{title} forward", f"{title} backward"} and row["notes"].endswith(what)
 
 
 def main() -> None:
@@ -144,16 +144,30 @@ def main() -> None:
     parser.add_argument("titles", nargs="*", metavar="TITLE", help=f"of: {', '.join(MODELS)}")
     parser.add_argument("--rows", type=Path, default=ROWS)
     parser.add_argument("--machine", default=MACHINE, help="whose profile's prices: one of your own goes before those that ship")
+    parser.add_argument("--rest", action="store_true", help="all that is no layer instead: what calling a model takes")
     parser.add_argument("--engines", action="store_true", help="the Llama under each engine, and the prices of engines' own Python")
     asked = parser.parse_args()
     if asked.engines:
         return _engines()
+    if asked.rest:
+        return _rests(asked.titles or list(MODELS), asked.rows, asked.machine)
     ratios = []
     for title in asked.titles or MODELS:
         found = cost(title, asked.rows, asked.machine)
         ratios.append(found.ratio)
         print(f"{title:16} law {found.law * 1e3:6.3f} ms a layer, measured {found.measured * 1e3:6.3f} ms = {found.ratio:.2f}", flush=True)
     print(f"{'median':16} {statistics.median(ratios):.2f}")
+
+
+def _rests(titles: list[str], rows: Path, machine: str) -> None:
+    """What is no layer, at the pace at which that model's layers ran."""
+    for title in titles:
+        with tempfile.TemporaryDirectory() as folder:
+            few, many = (_launches(title, layers, machine, Path(folder)) for layers in LAYERS)
+        layer = (many - few) / (LAYERS[1] - LAYERS[0])
+        law, pace = few - LAYERS[0] * layer, _measured(title, rows) / layer
+        measured = _measured(title, rows, "no layer") / pace
+        print(f"{title:16} law {law * 1e3:6.3f} ms, measured {measured * 1e3:6.3f} ms at the law's pace, {(measured - law) * 1e3:+6.3f}", flush=True)
 
 
 def _engines() -> None:

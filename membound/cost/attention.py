@@ -31,6 +31,9 @@ _SQUARE_ON: Final = frozenset({"8.6", "8.9"})
 _TAIL: Final = 0.7
 # Products of TF32 that stand for one of fp32: large by large, and each large by small.
 _PRODUCTS: Final = 3
+# Share of that peak over the share that 16-bit numbers reach of theirs, forward and backward: medians over 26 calls each on an H200, causal and with
+# a mask (validation/kernels/h200-kinds.csv): the kernel is not held by its products alone.
+_WIDE: Final = {False: 1.8, True: 2.0}
 # How soft the ridge is: chosen with the constants below.
 _SHARPNESS: Final = 4.0
 # Half-width of the band: 90th percentile over all shapes and kernels of our measurements on an H100, backward of short rows left out.
@@ -53,6 +56,8 @@ class Speed:
     """s, however small; backward is three kernels."""
     bias: float = 1.0
     """Of that rate, where a mask is added to the scores."""
+    dropout: float = 1.0
+    """Of that rate, where scores are dropped."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,10 @@ _HOPPER: Final = {
     # With a mask: medians over 18 shapes on an H200 (validation/kernels/h200.csv).
     ("cudnn", False): Speeds(Speed(0.508, 1.0, 1.0, 0.8, 3.8e-6, 0.55), Speed(0.701, 1.2, 1.0, 0.8, 3.0e-6, 0.54)),
     ("cudnn", True): Speeds(Speed(0.474, 3.3, 0.92, 0.45, 3.9e-6, 0.70), Speed(0.605, 3.9, 0.98, 0.45, 8.0e-6, 0.62)),
-    # Only causal rows and rows with a mask were measured; 0.95 is flash's.
-    ("efficient", False): Speeds(Speed(0.149, 0.3, 0.95, 0.8, 1.9e-6, 0.60), Speed(0.200, 0.1, 0.95, 0.8, 0.8e-6, 0.64)),
-    ("efficient", True): Speeds(Speed(0.112, 0.6, 0.95, 0.45, 3.4e-6, 0.90), Speed(0.147, 1.3, 0.95, 0.45, 1.8e-6, 0.90)),
+    # 0.95 is flash's. Dropout: medians over 6 narrow and 7 wide shapes on an H200, with and without (validation/kernels/h200-kinds.csv), with a mask
+    # and none; other kernels with it were not measured.
+    ("efficient", False): Speeds(Speed(0.149, 0.3, 0.95, 0.8, 1.9e-6, 0.60, 0.54), Speed(0.200, 0.1, 0.95, 0.8, 0.8e-6, 0.64, 0.66)),
+    ("efficient", True): Speeds(Speed(0.112, 0.6, 0.95, 0.45, 3.4e-6, 0.90, 0.64), Speed(0.147, 1.3, 0.95, 0.45, 1.8e-6, 0.90, 0.60)),
 }
 # FlashAttention-2 (arXiv 2307.08691), section 4.1: up to 73 % of an A100's peak forward and 63 % backward; the attention tables' A100 agrees,
 # with 0.68 for causal rows (3 % in the median over 4,340 shapes). The memory-efficient kernel, xformers there, at about half of it forward and less
@@ -138,18 +144,19 @@ def price(kernels: Kernels, gpu: Gpu, backward: bool) -> Priced:
     first = 1 if backward else 0  # backward reads the upstream gradient first
     sizes = np.array([_sizes(op, reads[first:]) for op, reads in zip(kernels.op, kernels.reads, strict=True)], np.float64).reshape(-1, 5)
     batch, heads, queries, keys, width = sizes.T
-    causal = np.asarray(kernels.flag, bool) if len(kernels.flag) else np.zeros(len(kernels), bool)
+    flag = kernels.flag if len(kernels.flag) else np.zeros(len(kernels), np.int64)
+    causal, drops = flag % 2 == 1, flag >= 2
     speeds = [_speed(op, backward, wide > 64, gpu) for op, wide in zip(kernels.op, width, strict=True)]
-    share, start, slow, memory, fixed, bias = np.array(
-        [(each.share, each.start, each.causal, each.memory, each.fixed, each.bias) for each in speeds], np.float64
-    ).reshape(-1, 6).T  # fmt: skip
+    share, start, slow, memory, fixed, bias, drop = np.array(
+        [(each.share, each.start, each.causal, each.memory, each.fixed, each.bias, each.dropout) for each in speeds], np.float64
+    ).reshape(-1, 7).T  # fmt: skip
     masked = np.array([len(reads) > first + 3 and _is_mask(reads[first], reads[first + 3]) for reads in kernels.reads], bool)
-    peak = np.array([_peak(op, reads[first][0], gpu) for op, reads in zip(kernels.op, kernels.reads, strict=True)], np.float64)
+    peak = np.array([_peak(op, reads[first][0], gpu, backward) for op, reads in zip(kernels.op, kernels.reads, strict=True)], np.float64)
     whole = (5 if backward else 2) * 2 * batch * heads * queries * keys * width
     # Rows that lie end to end in one tensor have their lengths in the FLOPs alone: so many rows, alike.
     rows = np.maximum(np.where(kernels.flops > 0, whole / np.maximum(kernels.flops, 1.0), 1.0), 1.0)
     whole, batch, queries, keys = whole / rows, batch * rows, queries / rows, keys / rows
-    rate = peak * share * np.where(causal, slow, 1.0) * np.where(masked, bias, 1.0)
+    rate = peak * share * np.where(causal, slow, 1.0) * np.where(masked, bias, 1.0) * np.where(drops, drop, 1.0)
     square = causal & (width > 64) & (gpu.compute_capability in _SQUARE_ON) & (not backward)
     rows_of_blocks = np.where(square & np.array([kind_of(op) == "flash" for op in kernels.op], bool), _SQUARE, float(_QUERIES[backward]))
     compute = _blocks(whole, batch * heads, queries, keys, causal, start, gpu.sms, rows_of_blocks) / rate
@@ -200,12 +207,11 @@ def _sizes(op: str, reads: tuple[Shape, ...]) -> tuple[float, float, float, floa
     return query[0], query[1], query[2], key[2], query[3]
 
 
-def _peak(op: str, dtype: str, gpu: Gpu) -> float:
+def _peak(op: str, dtype: str, gpu: Gpu, backward: bool) -> float:
     """Peak that a kernel's share is of, FLOP/s. From Ampere on the memory-efficient kernel multiplies fp32 as three products of TF32 on the tensor
-    cores (OpMultiplyAddFastF32 in DefaultGemmType, aten/src/ATen/native/transformers/cuda/mem_eff_attention/gemm_kernel_utils.h), here at
-    the share that 16-bit numbers reach: not measured."""
+    cores (OpMultiplyAddFastF32 in DefaultGemmType, aten/src/ATen/native/transformers/cuda/mem_eff_attention/gemm_kernel_utils.h)."""
     if dtype == "float32" and kind_of(op) == "efficient" and gpu.peaks.tf32:
-        return gpu.peaks.tf32 / _PRODUCTS
+        return gpu.peaks.tf32 / _PRODUCTS * _WIDE[backward]
     return dtypes.peak(gpu, dtype)
 
 

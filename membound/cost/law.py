@@ -41,7 +41,7 @@ class Kernels:
     touched: Array
     """Bytes of all operands, wherever they come from; [n]."""
     flag: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """The Trace's flag: 1 where attention is causal; [n], or empty where none is."""
+    """The Trace's flag: 1 where attention is causal, 2 more where it drops scores; [n], or empty where none is."""
 
     even: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     """Whether all operands are of one type, one shape and one dense layout, so that threads load them in wide steps; [n], or empty: all are."""

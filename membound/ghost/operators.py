@@ -126,12 +126,19 @@ class Operator:
         along = 0 if self.rows[1] is None else args[self.rows[1]]
         return int(indices.numel() * table.numel() // max(table.shape[along], 1) * table.element_size())
 
+    dropout: tuple[int, str] | None = None
+    """Position and name of attention's share of scores that are dropped."""
+
     def flagged(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-        """The Trace's `flag` of a call, 0 or 1."""
+        """The Trace's `flag` of a call: 1, and 2 more where attention drops scores; 0 for neither."""
         if self.flag is None:
             return 0
         position, name, default = self.flag
-        return int(bool(args[position] if position < len(args) else kwargs.get(name, default)))
+        found = int(bool(args[position] if position < len(args) else kwargs.get(name, default)))
+        if self.dropout is not None:
+            position, name = self.dropout
+            found += 2 * bool(args[position] if position < len(args) else kwargs.get(name, 0.0))
+        return found
 
     @property
     def mutates(self) -> bool:
@@ -158,4 +165,5 @@ def learn(func: Any) -> Operator:
         flops=_FLOPS.get(base) or FLOP_FORMULAS.get(func._overloadpacket),
         rows=_ROWS.get(base),
         flag=next(((i, a.name, bool(a.default_value)) for i, a in enumerate(arguments) if a.name in _FLAGS), None),
+        dropout=next(((i, a.name) for i, a in enumerate(arguments) if a.name == "dropout_p"), None),
     )

@@ -40,7 +40,7 @@ def seconds(program: Program, profile: Profile) -> Floats:
     model = backward | (program.phase == PHASE["forward"])
     hooks = _hooks(program, profile, backward) if _hooked(program) else None
     each = launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooks)
-    return np.asarray(each + _recomputing(program, profile) + _packed(program, profile), np.float64)
+    return np.asarray(each + _called(program, profile) + _recomputing(program, profile) + _packed(program, profile), np.float64)
 
 
 def _gathers(program: Program) -> npt.NDArray[np.bool_]:
@@ -59,6 +59,20 @@ def _hooks(program: Program, profile: Profile, backward: npt.NDArray[np.bool_]) 
     recomputed = program.trace.header.job.get("recipe", {}).get("recompute") == "full"
     again = min(there / here, 1.0) if recomputed and here else 0.0
     return launch.hook_seconds(profile, program.entered, backward, again)
+
+
+# A line of Transformers' own code, as a Trace names it.
+_TRANSFORMERS: Final = "transformers/"
+
+
+def _called(program: Program, profile: Profile) -> Floats:
+    """What calling a model of Transformers takes beyond its layers: before the first item of each forward. Of other models it was not measured."""
+    found = np.zeros(len(program))
+    if any(line.startswith(_TRANSFORMERS) for line in program.trace.header.lines):
+        inside = np.flatnonzero(program.phase == PHASE["forward"])
+        _, first = np.unique(program.micro[inside], return_index=True)
+        found[inside[first]] = profile.launch["model"]
+    return found
 
 
 # A layer in the path of one of its modules: up to the first number.

@@ -60,7 +60,7 @@ INSTRUCTIONS: Final[dict[str, Any]] = {
     "nbytes": np.int64,  # of alloc, free, copy, collective (per rank, as the operation counts)
     "flops": np.float64,
     "ranks": np.int32,  # size of a collective's group, else 0
-    "flag": np.int8,  # 1: attention is causal, a copy does not block the host, a collective is asynchronous
+    "flag": np.int8,  # 1: attention is causal, a copy does not block the host, a collective is asynchronous; 2 more: attention drops scores
 }
 OPERANDS: Final[dict[str, Any]] = {
     "instruction": np.int32,

@@ -155,9 +155,16 @@ def test_measured_serving_attention_agrees_where_the_kernel_dominates(board: str
 
 
 def test_fp32_runs_on_the_tensor_cores_where_they_multiply_tf32() -> None:
-    """Three products of half the rate: a sixth of what 16-bit numbers reach, and faster than outside the tensor cores."""
+    """Three products of half the rate, 1.8 times as well used as 16-bit ones were measured to be: faster than outside the tensor cores."""
     call = kernels(FORWARD[1], 4, 4096, 32)
     wide = replace(call, reads=tuple(tuple(("float32", sizes) for _, sizes in shapes) for shapes in call.reads))
     for name in ("h100-sxm", "a100-sxm-80gb"):
         ratio = price(wide, name).seconds[0] / price(call, name).seconds[0]
-        assert ratio == pytest.approx(6.0, rel=0.02)
+        assert ratio == pytest.approx(6.0 / 1.8, rel=0.02)
+
+
+def test_dropped_scores_slow_the_kernel_that_was_measured_so() -> None:
+    call = kernels(FORWARD[1], 4, 4096, 32)
+    causal = price(call, "h100-sxm").seconds[0]
+    dropped = price(replace(call, flag=call.flag + 2), "h100-sxm").seconds[0]
+    assert causal / dropped == pytest.approx(0.66, rel=0.05)

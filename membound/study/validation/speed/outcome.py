@@ -16,7 +16,7 @@ STEP: Final = "step.time"
 TOKENS: Final = "tokens.rate"
 
 OFFLOAD: Final = "deepspeed-offload"
-_MEMORY_ONLY: Final = frozenset({"peft-docs", "report", "offload", "litgpt"})
+_MEMORY_ONLY: Final = frozenset({"peft-docs", "report", "offload"})
 _WITH_MEMORY: Final = {name: words for name, words in outcome.GROUPS.items() if name not in _MEMORY_ONLY}
 GROUPS: Final[dict[str, str]] = {
     MATCHED: _WITH_MEMORY[MATCHED],

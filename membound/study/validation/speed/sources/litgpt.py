@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
-from membound.study.validation.outcome import LeftOut
+from membound.study.validation.memory.sources.litgpt import LORA, MODELS, recipe_of
+from membound.study.validation.outcome import LeftOut, known_machine
 from membound.study.validation.rows import Row
-from membound.study.validation.speed.outcome import SpeedOutcome
+from membound.study.validation.speed.outcome import STEP, SpeedOutcome, Timed, over_alpaca
+from membound.study.validation.speed.rows import rounding
 
-# lit_gpt/lora.py of that time, LoRAQKVLinear.zero_pad: torch.tensor(self.lora_ind, device=...) of a Python list of twice the hidden size, in each
-# adapted layer of each forward, a copy that the host waits for. Its maintainers say so (Lightning-AI/litgpt issue 461); their pull request 630, of
-# eleven days before the table, measured 0.83 ms for each call on a T4, 0.13 ms without; it was not merged by then.
-_WAITS: Final = "lit-gpt's LoRA of October 2023 makes its index from a Python list and waits for the GPU in each layer (its issue 461)"
+_UNIT: Final = "min for 1,000 iterations of one micro-batch each: over 1,000, times the micro-batches of a step"
+_SETTINGS: Final = (
+    LORA,
+    "loss in pieces of 128 tokens there, whole here",
+    "row lengths of Llama-1's tokenizer for every model",
+)
 
 
 def outcome(row: Row) -> SpeedOutcome:
     """What row `row` of the table becomes."""
     if "adapter" in row.task:
         return LeftOut(row, "method not modelled", "LLaMA-Adapter")
-    return LeftOut(row, "adapters not modelled", _WAITS)
+    longest = re.search(r"longest example \((\d+) tok\)", row.notes)
+    assert longest is not None
+    assert row.gpus is not None
+    assert row.accumulation is not None
+    name, targets = MODELS[row.model]
+    sharded = {"engine": "fsdp", "recompute": "full"} if row.gpus != 1 else {}
+    asked = over_alpaca(name, int(longest[1]), row.gpus, recipe_of(row, targets) | sharded)
+    published = row.value * 60 / 1000 * row.accumulation
+    return Timed(row, asked, known_machine(row.gpu, row.gpus), "litgpt", STEP, published, _UNIT, rounding(row.value), _SETTINGS)
