@@ -57,6 +57,9 @@ def make(answers: Answers) -> dict[str, Handler]:
         "aten.nonzero.default": functools.partial(_nonzero, answers),
         "aten.equal.default": functools.partial(_equal, answers),
         "aten._grouped_mm.default": _grouped_mm,
+        "membound.nms.default": _looked_through,
+        "membound.roi_align.default": _looked_through,
+        "membound.roi_align_backward.default": _looked_through,
         "aten._pin_memory.default": _pin_memory,
         "aten.is_pinned.default": _is_pinned,
         **{f"aten.{name}": without_pinning for name in _PINNABLE},
@@ -79,6 +82,12 @@ def _nonzero(answers: Answers, recorder: Recorder, func: Any, args: tuple[Any, .
 def _equal(answers: Answers, recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _read_back(recorder, args[0])
     return not answers.scaled  # Liger asks whether the loss's gradient is 1
+
+
+def _looked_through(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Which boxes are kept, and which regions lie on a level, the host asks before it goes on (programs/vision_operators.py, torchvision's nms)."""
+    _read_back(recorder, next(each for each in args if isinstance(each, torch.Tensor)))
+    return func(*args, **kwargs)
 
 
 def _read_back(recorder: Recorder, tensor: torch.Tensor) -> None:

@@ -40,7 +40,9 @@ def seconds(program: Program, profile: Profile) -> Floats:
     model = backward | (program.phase == PHASE["forward"])
     hooks = _hooks(program, profile, backward) if _hooked(program) else None
     each = launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooks)
-    return np.asarray(each + _called(program, profile) + _recomputing(program, profile) + _packed(program, profile), np.float64)
+    return np.asarray(
+        each + _called(program, profile) + _recomputing(program, profile) + _packed(program, profile) + _several(program, profile), np.float64
+    )
 
 
 def _gathers(program: Program) -> npt.NDArray[np.bool_]:
@@ -107,3 +109,23 @@ def _packed(program: Program, profile: Profile) -> Floats:
     """bitsandbytes' Python around a product with a 4-bit weight, and around that weight's widening for the gradient, and their further launches."""
     prices = [profile.launch.get(_PACKED.get(name.rpartition(".")[0], ""), 0.0) for name in program.trace.header.ops]
     return np.asarray(np.array(prices, np.float64)[program.op], np.float64)
+
+
+# Operators that one item of ours stands for, counted in membound/programs/vision_operators.py and torchvision/csrc/ops/cuda/nms_kernel.cu: by call,
+# and by level of the pyramid, of which it gets a map each.
+_WITHIN: Final = {"membound.nms": (10, 0), "membound.roi_align": (1, 8), "membound.roi_align_backward": (0, 9)}
+# What it gets beside the maps: regions and their levels, and in backward the gradient.
+_BESIDE: Final = {"membound.roi_align": 2, "membound.roi_align_backward": 3}
+
+
+def _several(program: Program, profile: Profile) -> Floats:
+    """The calls within operators that stand for several."""
+    found = np.zeros(len(program))
+    names = [name.rpartition(".")[0] for name in program.trace.header.ops]
+    for code, name in enumerate(names):
+        if name in _WITHIN:
+            at = np.flatnonzero(program.op == code)
+            read = np.bincount(program.operands.item[program.operands.write == 0], minlength=len(program))[at]
+            call, level = _WITHIN[name]
+            found[at] = (call + level * np.maximum(read - _BESIDE.get(name, 0), 0) - 1) * profile.launch["kernel"]
+    return found

@@ -65,3 +65,13 @@ def test_calling_a_model_costs_once_a_micro_step() -> None:
     asked = program(accumulation=3)
     micros = len(np.unique(asked.micro[asked.phase == PHASE["forward"]]))
     assert due_to("model", asked).sum() == pytest.approx(micros * H100.launch["model"])
+
+
+def test_an_operator_that_stands_for_several_costs_their_calls() -> None:
+    written = {"model": "mask-rcnn", "data": {"image_size": 256}, "recipe": {"micro_batch": 1, "precision": "fp16-mixed"}, "machine": "h100-sxm"}
+    asked = Predictor().replayer(Job.model_validate(written), 1).on(catalogue.machine("h100-sxm")).work.program
+    ops = np.array(asked.trace.header.ops)[asked.op]
+    found = due_to("kernel", asked)
+    for op in ("membound.nms.default", "membound.roi_align.default", "membound.roi_align_backward.default"):
+        assert (ops == op).any()
+        assert found[ops == op].min() > 5 * H100.launch["kernel"]
