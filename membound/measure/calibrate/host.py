@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,17 +33,17 @@ def _row(op: str, seconds: float, notes: str = "") -> Row:
 
 
 def _seconds(bench: Bench, run: Callable[[], Any], calls: int = CALLS) -> float:
-    """Host seconds of one call, the least of five rounds."""
-    best = float("inf")
+    """Host seconds of one call, the median of five rounds: what a job's call typically takes, which on a virtual machine is not its best."""
+    taken = []
     calls, rounds = (2, 1) if bench.dry else (calls, 5)
     for _ in range(rounds):
         bench.synchronize()
         start = time.perf_counter()
         for _ in range(calls):
             run()
-        best = min(best, (time.perf_counter() - start) / calls)
+        taken.append((time.perf_counter() - start) / calls)
     bench.synchronize()
-    return best
+    return statistics.median(taken)
 
 
 def _operators(bench: Bench) -> Iterator[tuple[str, Callable[[], Any], str]]:
@@ -83,7 +84,7 @@ def _backward(bench: Bench) -> Iterator[Row]:
         ("backward node linear", lambda y: F.linear(y, w)),
     )
     for title, step in chains:
-        best = float("inf")
+        taken = []
         for _ in range(5):
             y = x
             for _ in range(100):
@@ -92,9 +93,9 @@ def _backward(bench: Bench) -> Iterator[Row]:
             bench.synchronize()
             start = time.perf_counter()
             torch.autograd.backward(y, upstream)
-            best = min(best, (time.perf_counter() - start) / 100)
+            taken.append((time.perf_counter() - start) / 100)
             bench.synchronize()
-        yield _row(title, best, "host time of backward() per node")
+        yield _row(title, statistics.median(taken), "host time of backward() per node")
 
 
 def _modules(bench: Bench) -> Iterator[Row]:
