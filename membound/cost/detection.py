@@ -1,7 +1,7 @@
 """Detection's own operators: boxes that are thinned out, and regions that are resampled from feature maps, forward and backward.
 
-Rates are of torchvision's kernels, and of PyTorch's `index_add` where the backward takes it, in a step of Mask R-CNN on one H200 (PyTorch 2.11,
-torchvision 0.26; validation/h200/profiles/mask-rcnn-4.profile.parquet).
+Rates are of torchvision's kernels in a step of Mask R-CNN on one H200 (PyTorch 2.11, torchvision 0.26;
+validation/h200/profiles/mask-rcnn-4.profile.parquet, and an earlier one of the same job).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from membound.spec.machine import Gpu
 # The core clock and processors of the card that was measured, Hz.
 _CLOCK: Final = 1980e6
 _SMS: Final = 132
-# s for each box of those that are gone through one after the other by a single block, which is most of it: 9.69 ms for four times 8,819 boxes.
-_BOX: Final = 0.275e-6
+# s for each box of those that are gone through one after the other by a single block, which is most of it: 9.69 and 12.02 ms for four
+# times 8,819 boxes, the mean.
+_BOX: Final = 0.308e-6
 # Pairs of boxes compared in a second: 0.42 ms for four times 8,819 squared.
 _PAIRS: Final = 7.4e11
-# Results resampled in a second, of four samples each: 51.8 million in 1.18 ms; gradients scattered back, half precision, 51.4 million in 6.58 ms.
+# Results resampled in a second, of four samples each: 51.8 million in 1.18 ms; gradients scattered back, 51.4 million in 3.08 ms.
 _RESAMPLED: Final = 44e9
-_SCATTERED: Final = 7.8e9
+_SCATTERED: Final = 16.7e9
 # s to start and end the kernels of one call, which takes each level of the pyramid by itself.
 _FIXED: Final = 20e-6
 _SHARPNESS: Final = 4.0
