@@ -2,10 +2,12 @@
 
     python validation/compare_host.py [--rows validation/kernels/h100-sxm-host.csv] [--machine h100-sxm] [TITLE ...]
     python validation/compare_host.py --engines
+    python validation/compare_host.py --rest [--rows ...] [TITLE ...]
 
 The tiny models of `kernel_families/models.py` are captured and their launches priced by the shipped profile at call_time 1; seconds per layer are
 the difference of 12 and 4 layers over 8, as measured there. `--engines` does the same for the Llama of them under DDP, FSDP2 and ZeRO on two GPUs
 (`validation/kernels/h100-sxm-engines.csv`), forward and backward apart, and says which price of the engine's own Python would make up the rest.
+`--rest` compares what is no layer, forward and backward together, at the pace of the same layers: what was missing there is the price `model`.
 """
 
 from __future__ import annotations

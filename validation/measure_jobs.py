@@ -129,19 +129,21 @@ def measure(title: str, written: dict[str, Any], hbm: str, limit: float, out: Pa
 
 
 def host_pace(seconds: float) -> dict[str, Any] | None:
-    """What `kernel_families/pace.py` measures for `seconds`, in a process that has imported what it needs and ends after."""
+    """What `kernel_families/pace.py` measures for `seconds`, in a process that ends after; None where it cannot be."""
     if not seconds:
         return None
     # Not PEFT, which imports bitsandbytes, which asks CUDA: a process that has done so cannot be forked.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2"])
-    try:
-        with context.Pool(1) as pool:
-            found: dict[str, Any] = pool.apply(importlib.import_module(PACE).measured, (seconds,))
-    except RuntimeError:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(importlib.import_module(PACE).measured, (seconds,))
-    return found
+    for way in (context, multiprocessing.get_context("spawn")):
+        try:
+            with way.Pool(1) as pool:
+                return dict(pool.apply(importlib.import_module(PACE).measured, (seconds,)))
+        except (RuntimeError, ImportError) as error:
+            why = str(error)
+    # What was measured of the job counts without it.
+    print(f"no host's pace: {why}", file=sys.stderr, flush=True)
+    return None
 
 
 def line(run: Run) -> str:

@@ -12,7 +12,14 @@ from typing import Any, Final
 
 import torch
 
-from membound.ghost.private.autocast import autocast_fallthrough, autocast_kernel, forget_autocast_kernels, has_autocast_kernel, on_autocast_exit
+from membound.ghost.private.autocast import (
+    autocast_fallthrough,
+    autocast_kernel,
+    forget_autocast_kernels,
+    has_autocast_kernel,
+    is_view,
+    on_autocast_exit,
+)
 
 _LOWER: Final = (
     "_convolution conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d.input conv_transpose3d.input convolution prelu "
@@ -79,7 +86,7 @@ def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     if not tensor.is_floating_point() or tensor.dtype in {dtype, torch.float64}:
         return tensor
     # A weight that is transposed without a graph is a leaf too, but a view, of which none is kept (aten/src/ATen/autocast_mode.cpp, cached_cast).
-    weight = tensor.requires_grad and tensor.is_leaf and not tensor._is_view() and tensor.dtype == torch.float32
+    weight = tensor.requires_grad and tensor.is_leaf and not is_view(tensor) and tensor.dtype == torch.float32
     if not (weight and dtype != torch.float32 and torch.is_autocast_cache_enabled()):
         return tensor.to(dtype)
     known = _cache.get(id(tensor))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,8 +165,28 @@ def test_fp32_runs_on_the_tensor_cores_where_they_multiply_tf32() -> None:
         assert ratio == pytest.approx(6.0 / 1.8, rel=0.02)
 
 
-def test_dropped_scores_slow_the_kernel_that_was_measured_so() -> None:
-    call = kernels(FORWARD[1], 4, 4096, 32)
-    causal = price(call, "h100-sxm").seconds[0]
-    dropped = price(replace(call, flag=call.flag + 2), "h100-sxm").seconds[0]
-    assert causal / dropped == pytest.approx(0.66, rel=0.05)
+KINDS = Path(__file__).resolve().parents[2] / "validation/kernels/h200-kinds.csv"
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize(("dtype", "dropout"), [("float32", False), ("bfloat16", False), ("bfloat16", True)])
+def test_other_kinds_of_the_memory_efficient_kernel_take_what_they_were_measured_to(dtype: str, dropout: bool, backward: bool) -> None:
+    """Rows of 512 tokens and more, one by one, on an H200."""
+    ratios = []
+    with KINDS.open(newline="") as file:
+        for row in csv.DictReader(file):
+            batch, tokens, *_ = sizes = [int(size) for size in row["shapes"].split(",") if size] if row["family"] == "attention-kinds" else [0, 0]
+            if tokens < 512 or row["dtype"] != dtype or ("dropout" in row["notes"]) != dropout or ("backward" in row["op"]) != backward:
+                continue
+            _, _, heads, _, width = sizes
+            call = kernels(row["op"], batch, tokens, heads, width)
+            like = [(dtype, shape) for _, shape in call.reads[0]]
+            mask = [(dtype, (batch, heads, tokens, tokens))] if "bias" in row["notes"] else []
+            place = 4 if backward else 3
+            reads = ((*like[:place], *mask, *like[place:]),)
+            flag = np.array([int(row["notes"].startswith("causal")) + 2 * dropout])
+            found = price(replace(call, reads=reads, flag=flag), "h200").seconds[0]
+            ratios.append(found / float(row["seconds_warm"]))
+    assert len(ratios) >= 16
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.15)
+    assert 0.6 < min(ratios) <= max(ratios) < 1.5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -55,3 +56,10 @@ def test_real_model_code_costs_what_the_law_makes_of_its_calls(script: ModuleTyp
     # docs/laws.md, what the host pays: 1.33 times its calls, where the law takes the median of four models on two hosts, 1.52.
     assert found.ratio == pytest.approx(1.33 / 1.52, abs=0.02)
     assert found.law == pytest.approx(1.52 * 0.84e-3, rel=0.02)
+
+
+def test_the_layers_that_a_measured_pace_is_held_against_are_the_laws(script: ModuleType) -> None:
+    written = json.loads((SCRIPT.parent / "h200" / "host.json").read_text())["layers"]
+    assert set(written) == set(script.MODELS)
+    title = "gpt2 bf16"
+    assert written[title] == pytest.approx(script.cost(title).law, rel=0.02)

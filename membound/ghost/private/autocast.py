@@ -57,3 +57,8 @@ def on_autocast_exit(heard: Callable[[], None]) -> None:
         original()
 
     torch.clear_autocast_cache = clear
+
+
+def is_view(tensor: torch.Tensor) -> bool:
+    """Whether autograd knows `tensor` as a view of another."""
+    return tensor._is_view()
