@@ -17,7 +17,7 @@ import json
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -38,14 +38,23 @@ ENVIRONMENT: Final = "MEMBOUND_MARKS"
 class Marks:
     """Writes one process's marks. Several threads may write."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience: float = 0.0) -> None:
+        """`patience`: longest that a line may wait to be written, s; `flush` says when that is in nobody's way. A step's two dozen lines take half a
+        millisecond and more, which it would count as its own.
+        """
         try:
-            # Line-buffered: each line is handed to the kernel whole, which keeps it if this process is killed.
+            # Line-buffered: what is written is handed to the kernel in whole lines, which keeps it if this process is killed.
             self._file = path.open("a", buffering=1, encoding="utf-8")
         except OSError as error:
             raise disk_error(path, error) from None
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
         self._last = 0
+        self._patience = patience
+        self._waiting: list[tuple[int, str, dict[str, Any]]] = []
+        self._refused: StorageError | None = None
+        self._closed = threading.Event()
+        if patience:
+            threading.Thread(target=self._flush_now_and_then, name="membound-marks", daemon=True).start()
 
     def begin(self, kind: Kind, name: str, step: int = -1, micro: int = -1) -> int:
         """A span begins now; returns its id. Steps and micro-steps that do not apply are -1."""
@@ -69,17 +78,43 @@ class Marks:
             self.end(number)
 
     def note(self, what: str, **facts: Any) -> None:
-        """One line: `what` happened now, with `facts` that JSON can hold. Raises `StorageError` where the disk refuses."""
-        text = json.dumps({"t": time.monotonic_ns(), "what": what, **facts}, separators=(",", ":")) + "\n"
+        """One line: `what` happened now, with `facts` that JSON can hold. Raises `StorageError` where the disk refuses, or did."""
         with self._lock:
+            self._waiting.append((time.monotonic_ns(), what, facts))
+        if self._refused is not None:
+            raise self._refused
+        if not self._patience:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits. Raises `StorageError` where the disk refuses."""
+        with self._writing:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+            text = "".join(json.dumps({"t": at, "what": what, **facts}, separators=(",", ":")) + "\n" for at, what, facts in waiting)
             try:
                 self._file.write(text)
             except OSError as error:
-                raise StorageError(f"marks cannot be written: {error.strerror}") from None
+                self._refused = StorageError(f"marks cannot be written: {error.strerror}")
+                raise self._refused from None
+
+    def _flush_now_and_then(self) -> None:
+        """Write what has waited for long: whoever takes a second for a phase flushes nothing meanwhile."""
+        while not self._closed.wait(self._patience / 2):
+            with self._lock:
+                since = self._waiting[0][0] if self._waiting else None
+            if since is not None and time.monotonic_ns() - since > self._patience / 2 * 1e9:
+                # The next line to be noted says so, in the thread that can do something about it.
+                with suppress(StorageError):
+                    self.flush()
 
     def close(self) -> None:
         """No more marks."""
-        self._file.close()
+        self._closed.set()
+        try:
+            self.flush()
+        finally:
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -48,6 +48,8 @@ from membound.spec.job import Job
 _MEETINGS: Final = 9
 # Micro-batches that are made before the first step, where loaders have them ready: 300 images each fill a gigabyte.
 _MADE: Final = 4
+# Longest that a mark may wait to be written, s: at the end of a step, when nothing is timed, or else after so long.
+_PATIENCE: Final = 0.3
 _COLLECTIVE_LIMIT: Final = timedelta(minutes=10)
 
 
@@ -83,7 +85,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     status = 0
     where: dict[str, Any] = {"phase": "start", "step": -1, "micro": -1}
-    with marks.Marks(marks.file_of(place.marks, rank.rank)) as notes:
+    with marks.Marks(marks.file_of(place.marks, rank.rank), _PATIENCE) as notes:
         try:
             _run(plan, rank, notes, where)
         # Whoever asked for that knows why.

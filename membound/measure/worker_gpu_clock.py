@@ -11,13 +11,16 @@ class GpuClock:
     """CUDA events around spans. `start` while the GPU is idle; then `begin` and `end`; `spans` once it is idle again."""
 
     def __init__(self) -> None:
+        # Events that were made before, to be recorded again: making one takes longer than recording it.
+        self._made: list[torch.cuda.Event] = []
+        self._used = 0
         self._zero = self._event()
         self._zero_ns = 0
         self._spans: dict[int, tuple[torch.cuda.Event, torch.cuda.Event | None]] = {}
 
     def start(self) -> None:
         """The GPU is idle: an event recorded now happens now, which ties its clock to the host's."""
-        self._spans = {}
+        self._spans, self._used = {}, 0
         self._zero = self._event()
         self._zero_ns = time.monotonic_ns()
         self._zero.record()
@@ -41,6 +44,8 @@ class GpuClock:
     def _at(self, event: torch.cuda.Event) -> int:
         return self._zero_ns + round(float(self._zero.elapsed_time(event)) * 1e6)
 
-    @staticmethod
-    def _event() -> torch.cuda.Event:
-        return torch.cuda.Event(enable_timing=True)
+    def _event(self) -> torch.cuda.Event:
+        if self._used == len(self._made):
+            self._made.append(torch.cuda.Event(enable_timing=True))
+        self._used += 1
+        return self._made[self._used - 1]

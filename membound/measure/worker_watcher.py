@@ -79,6 +79,7 @@ class MarkingWatcher:
         self._marks.note("step", step=step, ended=ended, loss=loss, rows=rows, tokens=tokens, useful=useful)
         if self._clock is not None:
             self._marks.note("gpu", spans=self._clock.spans())
+        self._marks.flush()
         self._loss, self._fed = None, []
 
     def _begin(self, step: int, micro: int) -> None:

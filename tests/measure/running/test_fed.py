@@ -36,6 +36,8 @@ class Notes:
     def note(self, what: str, **facts: Any) -> None:
         self.said.append({"what": what, **facts})
 
+    def flush(self) -> None: ...
+
 
 @pytest.mark.parametrize(("batch", "tokens", "useful"), [
     ({"source": torch.ones(50, 128), "target": torch.ones(51, 128)}, 6400, 6400),  # tokens first, as cuDNN's recurrent kernels want them

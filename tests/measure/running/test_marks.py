@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from membound.errors import StorageError
 from membound.measure import marks
 from membound.run.series import MARK_TABLE
 
@@ -73,3 +74,37 @@ def test_threads_do_not_tear_each_others_lines(tmp_path: Path) -> None:
             thread.join()
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     assert len(lines) == 800
+
+
+def test_lines_wait_until_they_are_in_nobodys_way(tmp_path: Path) -> None:
+    path = marks.file_of(tmp_path, 0)
+    with marks.Marks(path, patience=60.0) as notes:
+        notes.note("first")
+        with notes.span("phase", "forward"):
+            assert not path.read_text()
+        notes.flush()
+        kept = [line["what"] for line in marks.parse(path.read_text())]
+        assert kept == ["first", "begin", "end"]
+        notes.note("last")
+    lines = marks.read(tmp_path)[0]
+    assert [line["what"] for line in lines] == [*kept, "last"]
+    assert [line["t"] for line in lines] == sorted(line["t"] for line in lines)
+
+
+def test_lines_that_have_waited_for_long_are_written_whatever_the_program_does(tmp_path: Path) -> None:
+    path = marks.file_of(tmp_path, 0)
+    with marks.Marks(path, patience=0.05) as notes:
+        notes.note("only")
+        until = time.monotonic() + 30
+        while not path.read_text() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert [line["what"] for line in marks.parse(path.read_text())] == ["only"]
+
+
+def test_a_disk_that_refused_is_told_with_the_next_line(tmp_path: Path) -> None:
+    notes = marks.Marks(Path("/dev/full"), patience=60.0)
+    notes.note("lost")
+    with pytest.raises(StorageError, match="marks cannot be written"):
+        notes.flush()
+    with pytest.raises(StorageError, match="marks cannot be written"):
+        notes.note("another")
