@@ -39,7 +39,6 @@ def predict(
     """Predict the memory and the speed of a Job on a Machine, without either."""
     from membound.spec import jobfile
     from membound.study import answers
-    from membound.study.predicting import Predictor
     from membound.trace import cache
 
     limits = limits_of(capture_memory, capture_time)
@@ -50,6 +49,8 @@ def predict(
     key = None if no_cache or out is not None else answers.key(asked.job, asked.machine, settings, advised=not no_advice)
     run = None if key is None else kept.get(key)
     if run is None:
+        from membound.study.predicting import Predictor
+
         with output.progress() as (hear, name):
             predictor = Predictor(settings, hear, limits, cached=not no_cache)
             found = predictor.predict(asked.job, asked.machine)

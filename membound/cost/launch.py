@@ -29,6 +29,9 @@ KINDS: Final = (
     "selective_backward",
     "quantised",
     "quantised_backward",
+    "step",
+    "parameter",
+    "scaler",
     "event",
     "copy",
     "sync",
@@ -38,8 +41,9 @@ KINDS: Final = (
 thread makes; entering and leaving a module; calling a model of Transformers, backward included, beyond its layers and its operators; each tensor of
 a multi-tensor call; a collective, or one that FSDP2's own Python prepares, or a reduction that DeepSpeed's does, or ZeRO-3's gathering of parameters;
 a module that ZeRO-3 hooks, in forward and in backward; a layer that is recomputed, wholly or by PyTorch's selective policy, beyond its operators, in
-forward and in backward; a product with bitsandbytes' 4-bit weight, and widening that weight in backward, beyond the operator; recording or waiting
-for an event; a copy; a synchronisation beyond the wait itself; an operator on host tensors beyond its work."""
+forward and in backward; a product with bitsandbytes' 4-bit weight, and widening that weight in backward, beyond the operator; an optimizer's step
+beyond its calls, what each parameter adds to that, and scaling the loss; recording or waiting for an event; a copy; a synchronisation beyond the wait
+itself; an operator on host tensors beyond its work."""
 
 # Operands that a call has without being a multi-tensor one: beyond these, each costs the time of a tensor.
 _FEW: Final = 8

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from membound.cost import launch
 from membound.cost.profile import Profile
+from membound.replay import several_calls
 from membound.replay.program import Program
-from membound.trace.schema import KIND, PHASE
+from membound.trace.schema import CATEGORY, KIND, PHASE
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,9 +41,9 @@ def seconds(program: Program, profile: Profile) -> Floats:
     model = backward | (program.phase == PHASE["forward"])
     hooks = _hooks(program, profile, backward) if _hooked(program) else None
     each = launch.launch_seconds(profile, own, model, backward, program.views, program.modules, program.tensors, hooks)
-    return np.asarray(
-        each + _called(program, profile) + _recomputing(program, profile) + _packed(program, profile) + _several(program, profile), np.float64
-    )
+    within = several_calls.calls(program) * profile.launch["kernel"]
+    around = _called(program, profile) + _recomputing(program, profile) + _packed(program, profile) + _stepping(program, profile)
+    return np.asarray(each + within + around, np.float64)
 
 
 def _gathers(program: Program) -> npt.NDArray[np.bool_]:
@@ -111,22 +112,36 @@ def _packed(program: Program, profile: Profile) -> Floats:
     return np.asarray(np.array(prices, np.float64)[program.op], np.float64)
 
 
-# Operators that one item of ours stands for, by call, and by level of the pyramid, of which it gets a map each: as our own code calls them
-# (membound/programs/vision_operators.py), and within torchvision's nms a sort, a selection, two kernels, a fill and the kept ones
-# (csrc/ops/cuda/nms_kernel.cu; the two kernels as validation/h200/profiles/mask-rcnn-4.profile.parquet has them).
-_WITHIN: Final = {"membound.nms": (8, 0), "membound.roi_align": (1, 8), "membound.roi_align_backward": (0, 9)}
-# What it gets beside the maps: regions and their levels, and in backward the gradient.
-_BESIDE: Final = {"membound.roi_align": 2, "membound.roi_align_backward": 3}
+# What a parameter adds, where with SGD and fused AdamW it adds one: loops over states, groups and lists of them (validation/compare_host_steps.py).
+# The calls of Adafactor, which steps one parameter after the other, cover all of it.
+_PARAMETERS: Final = {"adamw": 2.1, "lamb": 4.0, "adafactor": 0.0}
+# Engines under which one of PyTorch's own optimizers, or of its kind, steps.
+_STEPPING: Final = ("none", "ddp", "fsdp")
 
 
-def _several(program: Program, profile: Profile) -> Floats:
-    """The calls within operators that stand for several."""
+def stepped(program: Program) -> int:
+    """Tensors that the optimizer writes which hold weights: how many parameters it steps."""
+    operands = program.operands
+    inside = (operands.write == 1) & (program.phase == PHASE["optimizer"])[operands.item]
+    written = np.unique(operands.storage[inside])
+    return int((program.trace.storages["category"][written] == CATEGORY["weights"]).sum())
+
+
+def _stepping(program: Program, profile: Profile) -> Floats:
+    """What an optimizer's step takes beyond its calls, before the first of them: hooks and groups, and a loop in Python over the parameters.
+
+    Where the loss is scaled that comes after waiting for whether gradients are finite, and what scaling itself takes before all.
+    """
     found = np.zeros(len(program))
-    names = [name.rpartition(".")[0] for name in program.trace.header.ops]
-    for code, name in enumerate(names):
-        if name in _WITHIN:
-            at = np.flatnonzero(program.op == code)
-            read = np.bincount(program.operands.item[program.operands.write == 0], minlength=len(program))[at]
-            call, level = _WITHIN[name]
-            found[at] = (call + level * np.maximum(read - _BESIDE.get(name, 0), 0) - 1) * profile.launch["kernel"]
+    recipe = program.trace.header.job.get("recipe", {})
+    inside = np.flatnonzero(program.phase == PHASE["optimizer"])
+    if recipe.get("engine") not in _STEPPING or not len(inside):
+        return found
+    first = inside[0]
+    if recipe.get("precision") == "fp16-mixed":
+        found[first] += profile.launch["scaler"]
+        waits = inside[program.kind[inside] == KIND["sync"]]
+        first = inside[inside > waits[0]][0] if len(waits) and waits[0] < inside[-1] else first
+    each = _PARAMETERS.get(str(recipe.get("optimizer")), 1.0) * profile.launch["parameter"]
+    found[first] += profile.launch["step"] + stepped(program) * each
     return found

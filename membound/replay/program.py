@@ -19,7 +19,7 @@ from membound.cost.softmax import UNREAD
 from membound.replay.knots import Knots
 from membound.replay.operands import Operands
 from membound.replay.tying import tied
-from membound.trace.schema import KIND, PHASE, Trace
+from membound.trace.schema import KIND, PHASE, PLACE, Trace
 
 Column = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -29,6 +29,13 @@ KEPT: Final = ("kernel", "copy_h2d", "copy_d2h", "collective", "host", "record",
 # DistributedDataParallel's default bucket_cap_mb, MiB (torch/nn/parallel/distributed.py): gradients are all-reduced in buckets of this size,
 # each as soon as backward has filled it. The ghost captures them as one.
 _BUCKET: Final = 25 << 20
+
+# Ordinary memory that the driver takes into its own buffers at once, B: 1 MiB is, behind 20 ms of work, 4 MiB are not
+# (validation/kernels/h200-host-steps.csv, family copy).
+_BUFFERED: Final = 1 << 20
+# Operators that ask the GPU how many there are of something, and wait for its answer: nms of what it keeps, the others of each level's regions
+# (membound/programs/vision_operators.py).
+WAITED: Final = frozenset({"membound.nms", "membound.roi_align", "membound.roi_align_backward"})
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,12 @@ class Program:
     def items(self) -> list[tuple[int, int, int, int, bool]]:
         """Kind, stream, target, flag and whether nobody waits for it, item by item: what a walk over them reads."""
         return list(zip(*(column.tolist() for column in (self.kind, self.stream, self.target, self.flag, self.detached)), strict=True))
+
+    @functools.cached_property
+    def waited(self) -> npt.NDArray[np.bool_]:
+        """Whether the host waits within the item for what it launches, [n]."""
+        named = np.array([name.rpartition(".")[0] in WAITED for name in self.trace.header.ops], np.bool_)
+        return np.asarray(named[self.op], np.bool_)
 
     @functools.cached_property
     def segments(self) -> Column:
@@ -123,11 +136,18 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
         far = other.instructions["flops"][partner], other.instructions["nbytes"][partner].astype(np.int64)
     operands = Operands.of(trace, rows, other, partner, lengths).gathered(_named(trace, rows, GATHERS), _named(trace, rows, UNREAD))
     detached = np.zeros(len(rows), np.bool_)
+    flags = np.where(_held(operands, take["kind"], take["nbytes"]), 0, take["flag"])
     program = Program(
-        trace, rows, take["kind"], take["stream"], take["phase"], take["micro"], take["target"], take["ranks"], take["flag"], views, modules, entered,
+        trace, rows, take["kind"], take["stream"], take["phase"], take["micro"], take["target"], take["ranks"], flags, views, modules, entered,
         operands.count(len(rows)), detached, operands, lengths, (flops, far[0]), (take["nbytes"], far[1]),
     )  # fmt: skip
     return _bucketed(program) if trace.header.job.get("recipe", {}).get("engine") == "ddp" else program
+
+
+def _held(operands: Operands, kind: Column, nbytes: Column) -> npt.NDArray[np.bool_]:
+    """Copies to the GPU that hold the host although they are asked not to: of more ordinary memory than the driver's own buffers take."""
+    ordinary = np.bincount(operands.item, operands.place[operands.storage] == PLACE["host"], len(kind)) > 0
+    return np.asarray((kind == KIND["copy_h2d"]) & ordinary & (nbytes > _BUFFERED), np.bool_)
 
 
 def _named(trace: Trace, rows: Column, operators: frozenset[str]) -> npt.NDArray[np.bool_]:

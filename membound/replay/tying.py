@@ -42,6 +42,9 @@ def _rows(program: Program) -> Iterator[tuple[int, int]]:
     joined = np.zeros(count, np.bool_)
     joined[1:] = kernel[1:] & kernel[:-1] & (program.stream[1:] == program.stream[:-1])
     joined[program.segments] = False
+    # What the host waits for is a row of its own.
+    joined[program.waited] = False
+    joined[1:] &= ~program.waited[:-1]
     joined[1::_LOOK] = False
     first = np.flatnonzero(~joined)
     return zip(first.tolist(), np.append(first[1:], count)[: len(first)].tolist(), strict=True)
@@ -96,6 +99,8 @@ class _Tying:
         kind, stream, target, flag, detached = self.program.items[first]
         if kind == _KERNEL:
             self._run(first, after, stream)
+            if self.program.waited[first]:
+                self._epoch(self._joint([self._tail(stream)], first), first, first)
         elif kind == _COLLECTIVE:
             self._collective(first, stream, detached)
         elif kind in (_H2D, _D2H):
