@@ -1,9 +1,9 @@
 """What stands around a model's operators on the host, beside what the law makes of it: optimizers' steps, operators of several launches, copies.
 
-    python validation/compare_host_steps.py [validation/kernels/h200-host-steps.csv]       of measure_host_steps.py
+    python validation/compare_host_steps.py [validation/kernels/h200-host-steps.csv ...]       of measure_host_steps.py
 
 Every time is divided by the host's pace then: the tiny models' over what the law makes of them (`layers` in validation/h200/host.json), the mean of
-before and after each of the two rounds. `more` is what a step takes beyond the calls that the ghost records
+before and after each of the two rounds, and of all files. `more` is what a step takes beyond the calls that the ghost records
 of it, as a line over the number of parameters.
 """
 
@@ -29,7 +29,7 @@ from membound.spec.job import Job  # noqa: E402
 from membound.study.predicting import Predictor  # noqa: E402
 from membound.trace.schema import PHASE  # noqa: E402
 
-MEASURED = ROOT / "validation" / "kernels" / "h200-host-steps.csv"
+MEASURED = sorted((ROOT / "validation" / "kernels").glob("h200-host-steps*.csv"))
 LAYERS = ROOT / "validation" / "h200" / "host.json"
 DEPTHS = (1, 12)
 PRICES = ("step", "parameter", "scaler")
@@ -78,7 +78,10 @@ def of_law(recipe: dict[str, Any], profile: Profile) -> tuple[float, float]:
 
 
 def main() -> None:
-    times = read(Path(sys.argv[1]) if len(sys.argv) > 1 else MEASURED)
+    """Tables on the screen."""
+    files = [read(path) for path in [Path(each) for each in sys.argv[1:]] or MEASURED]
+    keys = dict.fromkeys(key for each in files for key in each)
+    times = {key: statistics.mean(each[key] for each in files if key in each) for key in keys}
     shipped = profile_of(catalogue.machine("h200").gpu)
     bare = Profile(**{**vars(shipped), "launch": {**shipped.launch, **dict.fromkeys(PRICES, 0.0)}})
     print(f"\n{'a step':28} {'measured':>22} {'its calls, by the law':>24} {'more':>20}")

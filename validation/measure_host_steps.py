@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from membound.spec.job import Job  # noqa: E402
 
 GPU = torch.device("cuda")
 COUNTS = (8, 64, 256)
-OPTIMIZERS = ("sgd", "sgd-momentum", "adamw", "adamw-fused", "adafactor", "lamb")
+OPTIMIZERS = ("sgd", "sgd-momentum", "adamw", "adamw-fused", "adafactor", "lamb", "adamw-8bit")
 PRECISIONS = ("bf16-mixed", "fp16-mixed")
 LAYERS = (1, 9)
 SIZES = (1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 27)
@@ -51,7 +52,8 @@ class Many(nn.Module):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.weights = nn.ParameterList(nn.Parameter(torch.randn(8, 8)) for _ in range(count))
+        # Of 4,096 numbers, from which on bitsandbytes keeps states in 8 bits.
+        self.weights = nn.ParameterList(nn.Parameter(torch.randn(64, 64)) for _ in range(count))
 
     def forward(self) -> Output:
         return Output(torch.stack([weight[0, 0] for weight in self.weights]).sum())
@@ -92,6 +94,8 @@ def steps(rounds: int) -> Iterator[tuple[str, str, list[float]]]:
     """Seconds of `Engine.step`."""
     for precision in PRECISIONS:
         for optimizer in OPTIMIZERS:
+            if optimizer == "adamw-8bit" and find_spec("bitsandbytes") is None:
+                continue
             for clip in (0.0, 1.0):
                 if clip and optimizer != "adamw":
                     continue
@@ -216,14 +220,18 @@ def copies(rounds: int) -> Iterator[tuple[str, str, list[float]]]:
             yield "to the GPU", f"{size} B{', behind work' if busy else ''}", taken
 
 
+FAMILIES = {"operator": operators, "function": functions, "step": steps, "call": calls, "copy": copies}
+
+
 def main() -> None:
     """Rows as CSV."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--only", choices=FAMILIES, nargs="+", default=FAMILIES, help="families of rows")
     parser.add_argument("--pace", type=float, default=3.0, help="seconds for which the host's pace is measured")
     asked = parser.parse_args()
-    families = {"operator": operators, "function": functions, "step": steps, "call": calls, "copy": copies}
+    families = {family: FAMILIES[family] for family in asked.only}
     bench = Bench(GPU, False)
     with asked.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

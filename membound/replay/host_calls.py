@@ -113,8 +113,8 @@ def _packed(program: Program, profile: Profile) -> Floats:
 
 
 # What a parameter adds, where with SGD and fused AdamW it adds one: loops over states, groups and lists of them (validation/compare_host_steps.py).
-# The calls of Adafactor, which steps one parameter after the other, cover all of it.
-_PARAMETERS: Final = {"adamw": 2.1, "lamb": 4.0, "adafactor": 0.0}
+# The calls of Adafactor, which steps one parameter after the other, cover all of it; bitsandbytes' Python comes for each parameter.
+_PARAMETERS: Final = {"adamw": 2.0, "lamb": 5.0, "adafactor": 0.0, "adamw-8bit": 10.0, "paged-adamw-8bit": 10.0}
 # Engines under which one of PyTorch's own optimizers, or of its kind, steps.
 _STEPPING: Final = ("none", "ddp", "fsdp")
 

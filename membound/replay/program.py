@@ -33,9 +33,14 @@ _BUCKET: Final = 25 << 20
 # Ordinary memory that the driver takes into its own buffers at once, B: 1 MiB is, behind 20 ms of work, 4 MiB are not
 # (validation/kernels/h200-host-steps.csv, family copy).
 _BUFFERED: Final = 1 << 20
-# Operators that ask the GPU how many there are of something, and wait for its answer: nms of what it keeps, the others of each level's regions
-# (membound/programs/vision_operators.py).
-WAITED: Final = frozenset({"membound.nms", "membound.roi_align", "membound.roi_align_backward"})
+# Operators that ask the GPU how many there are of something, and wait for its answer: nms of what it keeps, pooling of each level's regions
+# (membound/programs/vision_operators.py). After each parameter's step bitsandbytes waits for the GPU (its optim/optimizer.py, sync_gpu).
+WAITED: Final = frozenset(
+    {
+        "membound.nms", "membound.roi_align", "membound.roi_align_backward",
+        "bitsandbytes.optimizer_update_8bit_blockwise", "bitsandbytes.optimizer_update_32bit",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,22 @@ from membound.replay.program import Program
 
 Floats = npt.NDArray[np.float64]
 
-# Calls' time by operator, where an addition takes one (validation/kernels/h200-host-steps.csv, by validation/compare_host_steps.py): thrust's and
+# Calls' time by operator, where an addition takes one (validation/kernels/h200-host-steps*.csv, by validation/compare_host_steps.py): thrust's and
 # CUB's sorts and scans, a library's plan looked up, workspaces.
 _CALLS: Final = {
-    "aten.index_put": 13.0,
-    "aten.index_put_": 13.0,
-    "aten._index_put_impl_": 13.0,
-    "aten.sort": 4.5,
-    "aten.topk": 2.0,
-    "aten.cumsum": 1.9,
-    "aten.convolution": 3.9,
-    "aten.convolution_backward": 4.7,
-    "aten.cudnn_batch_norm": 3.1,
+    "aten.index_put": 12.8,
+    "aten.index_put_": 12.8,
+    "aten._index_put_impl_": 12.8,
+    "aten.sort": 4.3,
+    "aten.topk": 1.9,
+    "aten.cumsum": 1.8,
+    "aten.convolution": 3.0,
+    "aten.convolution_backward": 4.0,
+    "aten.cudnn_batch_norm": 2.5,
 }
 # More for more rows than so many: from there on embedding's gradient sorts them (Embedding.cu), topk takes several blocks a row (TensorTopK.cu), and
 # a sort several passes.
-_LARGE: Final = {"aten.embedding_dense_backward": (3072, 18.0), "aten.topk": (20_000, 11.7), "aten.sort": (65_536, 7.5)}
+_LARGE: Final = {"aten.embedding_dense_backward": (3072, 17.3), "aten.topk": (20_000, 11.3), "aten.sort": (65_536, 7.5)}
 # Of our own vision operators (membound/programs/vision_operators.py): calls, and calls for each level of the pyramid, of which they get a map each;
 # within torchvision's nms a sort, a selection, two kernels, a fill and the kept ones (csrc/ops/cuda/nms_kernel.cu; the two kernels as
 # validation/h200/profiles/mask-rcnn-4.profile.parquet has them).

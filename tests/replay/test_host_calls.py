@@ -77,7 +77,7 @@ def test_an_operator_that_stands_for_several_costs_their_calls() -> None:
         assert found[ops == op].min() > 5 * H100.launch["kernel"]
 
 
-@pytest.mark.parametrize(("optimizer", "each"), [("sgd", 1.0), ("adamw-fused", 1.0), ("adamw", 2.1), ("lamb", 4.0), ("adafactor", 0.0)])
+@pytest.mark.parametrize(("optimizer", "each"), [("sgd", 1.0), ("adamw-fused", 1.0), ("adamw", 2.0), ("lamb", 5.0), ("adafactor", 0.0)])
 def test_an_optimizers_step_loops_over_its_parameters(optimizer: str, each: float) -> None:
     asked = program(optimizer=optimizer)
     parameters = 3 + 9 * layers()  # embeddings, head and last norm; seven products and two norms a layer
@@ -115,7 +115,7 @@ def test_the_gradient_of_an_embedding_is_sorted_from_so_many_rows_on(rows: int, 
     calls = several_calls.calls(asked)
     ops = np.array(asked.trace.header.ops)[asked.op]
     (found,) = calls[ops == "aten.embedding_dense_backward.default"]
-    assert found == (17.0 if several else 0.0)
+    assert found == pytest.approx(16.3 if several else 0.0)
 
 
 def test_the_host_waits_for_what_asks_how_many_there_are_and_for_large_ordinary_memory() -> None:
