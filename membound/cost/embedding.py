@@ -7,7 +7,7 @@ from typing import Final, final
 import numpy as np
 import numpy.typing as npt
 
-from membound.cost.law import Array, Kernels, most
+from membound.cost.law import Array, Kernels, Shape, most
 from membound.cost.streaming import Streaming
 
 # Operators that read no more of their first operand than they write.
@@ -30,11 +30,7 @@ class Embedding(Streaming):
     operators = GATHERS | frozenset(f"aten.{name}" for name in _OTHERS)
 
     def elements(self, kernels: Kernels) -> Array:
-        # A scatter goes through what it adds, not through what it adds to, which stands first where it is changed in place.
-        return np.array(
-            [most(reads if "dense_backward" in op or len(reads) < 2 else reads[1:]) for op, reads in zip(kernels.op, kernels.reads, strict=True)],
-            np.float64,
-        )
+        return np.array([_elements(*each) for each in zip(kernels.op, kernels.reads, kernels.writes, strict=True)], np.float64)
 
     def sharpness(self, kernels: Kernels) -> Array:
         # Backward fills the whole table with zeros, then sorts and scatters: one time follows the other.
@@ -45,6 +41,18 @@ class Embedding(Streaming):
 
     def rates(self, kernels: Kernels) -> list[str]:
         return [_rate(op) for op in kernels.op]
+
+
+def _elements(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> float:
+    """What one thread after the other, or one block, goes through."""
+    rate = _rate(op)
+    if rate == "look_up":
+        # A block a row, whatever the row's width.
+        return most(tuple(shape for shape in reads if shape[0] in _INDICES))
+    if rate == "bag":
+        return most(writes)
+    # A scatter goes through what it adds, not through what it adds to, which stands first where it is changed in place.
+    return most(reads if "dense_backward" in op or len(reads) < 2 else reads[1:])
 
 
 def _backward(kernels: Kernels) -> npt.NDArray[np.bool_]:
@@ -59,7 +67,19 @@ _PUTS: Final = frozenset(
 )
 _ADDS: Final = frozenset({"aten.index_add", "aten.index_add_"})
 _TABLES: Final = frozenset({"aten.embedding_dense_backward", "aten._embedding_bag_dense_backward"})
-_NAMED: Final = {"embedding_backward": _TABLES, "sort": _SORTS, "topk": _SELECTIONS, "index_put": _PUTS, "index_add": _ADDS, "gather": GATHERS}
+_INDICES: Final = frozenset({"int64", "int32"})
+_LOOK_UPS: Final = frozenset({"aten.embedding", "aten.index_select"})
+_BAGS: Final = frozenset({"aten._embedding_bag"})
+_NAMED: Final = {
+    "look_up": _LOOK_UPS,
+    "bag": _BAGS,
+    "embedding_backward": _TABLES,
+    "sort": _SORTS,
+    "topk": _SELECTIONS,
+    "index_put": _PUTS,
+    "index_add": _ADDS,
+    "gather": GATHERS,
+}
 
 
 def _rate(op: str) -> str:

@@ -19,8 +19,9 @@ Floats = npt.NDArray[np.float64]
 _EFFICIENCY: Final = 0.87
 # Time of the smallest copy on the copy engine, s: 2.4 to 2.7 us for 4 KiB (same file).
 _LATENCY: Final = 2.5e-6
-# Pageable memory is first copied into the driver's pinned buffers by one core, B/s: 7.2 to 13 GB/s to the GPU, 11 back, by size (same file).
-_STAGING: Final = 10e9
+# Pageable memory is first copied into the driver's pinned buffers by one core, B/s: with the link after it 5.7 to 6.6 GB/s to the GPU for batches of
+# 4 to 128 MiB that are other ones each time (validation/kernels/h200-by-row.csv), as a step's are; the same one again and again at up to 13 GB/s.
+_STAGING: Final = 6.8e9
 
 
 def copy_seconds(nbytes: Floats, pinned: npt.NDArray[np.bool_], machine: Machine, ranks_on_node: int, locked: float = 0.0) -> Spent:

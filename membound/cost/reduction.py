@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final, final
 
 from membound.cost.law import Kernels, Shape
@@ -14,6 +15,11 @@ _NAMES: Final = """
     _native_batch_norm_legit_functional batch_norm_backward _batch_norm_with_update mean_dim max_pool2d_with_indices
     max_pool2d_with_indices_backward avg_pool2d avg_pool2d_backward _adaptive_avg_pool2d _adaptive_avg_pool2d_backward adaptive_avg_pool2d
 """.split()
+
+# Columns, and rows, of sums over rows that are slow: [131072, 256] at a sixth of the HBM's rate, where [131072, 1024] comes to two thirds of it
+# (validation/kernels/h200-by-row.csv).
+_NARROW: Final = 256
+_MANY: Final = 4096
 
 
 @final
@@ -39,7 +45,11 @@ def _rate(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> str:
         return "strided"
     if op.startswith(("aten.cumsum", "aten.cumprod")):
         return "scan"
-    return "reduction_columns" if _columns(reads, writes) else "reduction"
+    if not _columns(reads, writes):
+        return "reduction"
+    width = reads[0][1][-1]
+    # Many rows of few columns: blocks stand over columns, and few of them go through long sums.
+    return "reduction_narrow" if width <= _NARROW and math.prod(reads[0][1]) >= _MANY * width else "reduction_columns"
 
 
 def _columns(reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> bool:

@@ -154,6 +154,14 @@ def test_a_hosts_pace_beside_the_job_goes_before_what_is_typical(tmp_path: Path,
     assert found["beside"] > 5 * found["alone"]
 
 
+@pytest.mark.parametrize(("gpus", "paced", "expected"), [(1, False, 1.2), (2, False, 1.32), (2, True, 2.0)])
+def test_of_two_ranks_the_slower_counts_where_nobody_measured_their_pace(gpus: int, paced: bool, expected: float) -> None:
+    host = {"settings": {"host.call_time": 1.2}, "slower_of_two": 1.1, "layers": {"llama bf16": 0.001}}
+    record: dict[str, Any] = {"run": {"job": {"gpus": gpus}}, "pace": [{"layers": {"llama bf16": {"mean": 0.002}}}] if paced else None}
+    assert comparison._host_of(record, host) == {"host.call_time": pytest.approx(expected)}
+    assert host["settings"] == {"host.call_time": 1.2}
+
+
 def test_a_run_of_what_is_another_program_by_now_is_told_with_its_reason(tmp_path: Path, tiny_job: Any) -> None:
     (tmp_path / comparison.LEFT_OUT).write_text(json.dumps({"old": "pooled in another way"}))
     written(tmp_path, record("old", 0.5, tiny_job), record("new", 0.5, tiny_job))

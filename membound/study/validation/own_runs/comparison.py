@@ -35,7 +35,8 @@ QUANTITIES: Final = (
 
 HOST: Final = "host.json"
 """Beside the runs: {"settings": fields of the Machine that say what host measured them, "why": where those come from, "layers": seconds that a
-layer of each tiny model takes by the law at call_time 1}, the last for runs whose host's pace was measured beside them."""
+layer of each tiny model takes by the law at call_time 1, for runs whose host's pace was measured beside them, "slower_of_two": what the slower of two
+of its processes takes over their mean, for the others that have two ranks}."""
 LEFT_OUT: Final = "left_out.json"
 """Beside the runs: by job, why what was measured is no longer the program that is predicted; which is told instead of a comparison."""
 COUNTS: Final = "counts.json"
@@ -133,6 +134,7 @@ def _host_of(record: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
     """Fields of the Machine that say what host measured `record`, with its pace at that hour where that was measured.
 
     The pace is what a layer of each tiny model took just before and just after the job, over what the law makes of it: the median of the models.
+    Where it is not known and two ranks wait for each other, it is that of the slower.
     """
     settings, layers = dict(host.get("settings", {})), dict(host.get("layers", {}))
     paces = [each["layers"] for each in record.get("pace") or () if each]
@@ -140,6 +142,8 @@ def _host_of(record: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
     if paces and known:
         ratios = [statistics.mean(each[title]["mean"] for each in paces) / layers[title] for title in known]
         settings["host.call_time"] = round(statistics.median(ratios), 3)
+    elif record["run"]["job"].get("gpus") == 2 and "host.call_time" in settings:
+        settings["host.call_time"] = round(float(settings["host.call_time"]) * float(host.get("slower_of_two", 1.0)), 3)
     return settings
 
 
