@@ -14,10 +14,14 @@ import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
@@ -77,6 +81,44 @@ def of_law(recipe: dict[str, Any], profile: Profile) -> tuple[float, float]:
     return line(points)
 
 
+class Counted(TorchDispatchMode):
+    """Counts calls that launch, and views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = self.views = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        view = any(argument.alias_info is not None and not argument.alias_info.is_write for argument in func._schema.arguments)
+        self.views += view
+        self.kernels += not view
+        return func(*args, **(kwargs or {}))
+
+
+def of_chain(count: int, cast: bool, prices: Mapping[str, float]) -> tuple[float, float]:
+    """Seconds of forward and of backward by the law: calls of the chain of layers that measure_host_steps.py runs."""
+    net = nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(count)))
+    with Counted() as ahead, torch.autocast("cpu", torch.bfloat16, enabled=cast):
+        loss = net(torch.randn(4, 16)).float().sum()
+    with Counted() as back:
+        loss.backward()
+    forward = ahead.kernels * prices["kernel"] + ahead.views * prices["view"] + (count + 1) * prices["module"]
+    return 1.52 * forward, 1.52 * (back.kernels * prices["backward"] + back.views * prices["view_backward"])
+
+
+def calls(times: Times, prices: Mapping[str, float]) -> None:
+    """What calling a model and its backward takes beyond its layers' calls: the line over the number of layers, at none."""
+    print()
+    for cast in (False, True):
+        law = {count: of_chain(count, cast, prices) for count in (1, 9)}
+        for index, part in enumerate(("forward", "backward")):
+            how = " under autocast" if cast else ""
+            measured = line({count: times["call", part, f"{count} layers{how}"] for count in law})
+            known = line({count: both[index] for count, both in law.items()})
+            told = [f"{1e6 * measured[at]:6.1f} us, by the law {1e6 * known[at]:6.1f}" for at in (0, 1)]
+            print(f"{part + how:28} at no layer {told[0]}; a layer {told[1]}")
+
+
 def main() -> None:
     """Tables on the screen."""
     files = [read(path) for path in [Path(each) for each in sys.argv[1:]] or MEASURED]
@@ -96,9 +138,10 @@ def main() -> None:
     for (family, what, how), seconds in times.items():
         if family in {"operator", "function"}:
             print(f"{what:40} {how:28} {seconds / one:6.1f}")
+    calls(times, shipped.launch)
     print()
     for (family, what, how), seconds in times.items():
-        if family in {"call", "copy"}:
+        if family == "copy":
             print(f"{what:12} {how:30} {1e3 * seconds:8.3f} ms")
 
 

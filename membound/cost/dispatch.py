@@ -25,7 +25,7 @@ FLASH_1: Final = 2.0
 _PREFERRING: Final = frozenset({"9.0", "10.0"})
 _HALF: Final = frozenset({"bfloat16", "float16"})
 _OTHERS: Final = ("aten._scaled_dot_product_flash_attention", "aten._scaled_dot_product_efficient_attention")
-_CUDNN: Final = "aten._scaled_dot_product_cudnn_attention"
+CUDNN: Final = "aten._scaled_dot_product_cudnn_attention"
 
 
 def prefers_cudnn(gpu: Gpu) -> bool:
@@ -44,4 +44,4 @@ def _chosen(op: str, reads: tuple[Shape, ...], writes: tuple[Shape, ...]) -> str
     # Gradients of queries, keys, values, and of the mask.
     if not reads or reads[0][0] not in _HALF or ("backward" in op and len(writes) > 3 and len(writes[3][1]) == 4):
         return op
-    return next((op.replace(other, _CUDNN) for other in _OTHERS if op.startswith(other)), op)
+    return next((op.replace(other, CUDNN) for other in _OTHERS if op.startswith(other)), op)

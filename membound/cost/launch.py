@@ -16,6 +16,8 @@ KINDS: Final = (
     "view_backward",
     "module",
     "model",
+    "call",
+    "call_backward",
     "tensor",
     "collective",
     "gather",
@@ -38,12 +40,12 @@ KINDS: Final = (
     "host",
 )
 """Calls that a profile prices: an operator called from Python with autograd on, or by autograd's own thread; a view, or one that autograd's
-thread makes; entering and leaving a module; calling a model of Transformers, backward included, beyond its layers and its operators; each tensor of
-a multi-tensor call; a collective, or one that FSDP2's own Python prepares, or a reduction that DeepSpeed's does, or ZeRO-3's gathering of parameters;
-a module that ZeRO-3 hooks, in forward and in backward; a layer that is recomputed, wholly or by PyTorch's selective policy, beyond its operators, in
-forward and in backward; a product with bitsandbytes' 4-bit weight, and widening that weight in backward, beyond the operator; an optimizer's step
-beyond its calls, what each parameter adds to that, and scaling the loss; recording or waiting for an event; a copy; a synchronisation beyond the wait
-itself; an operator on host tensors beyond its work."""
+thread makes; entering and leaving a module; calling a model of Transformers, backward included, beyond its layers and its operators; calling another
+model, and its backward; each tensor of a multi-tensor call; a collective, or one that FSDP2's own Python prepares, or a reduction that DeepSpeed's
+does, or ZeRO-3's gathering of parameters; a module that ZeRO-3 hooks, in forward and in backward; a layer that is recomputed, wholly or by PyTorch's
+selective policy, beyond its operators, in forward and in backward; a product with bitsandbytes' 4-bit weight, and widening that weight in backward,
+beyond the operator; an optimizer's step beyond its calls, what each parameter adds to that, and scaling the loss; recording or waiting for an event;
+a copy; a synchronisation beyond the wait itself; an operator on host tensors beyond its work."""
 
 # Operands that a call has without being a multi-tensor one: beyond these, each costs the time of a tensor.
 _FEW: Final = 8

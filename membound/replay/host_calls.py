@@ -69,12 +69,13 @@ _TRANSFORMERS: Final = "transformers/"
 
 
 def _called(program: Program, profile: Profile) -> Floats:
-    """What calling a model of Transformers takes beyond its layers: before the first item of each forward. Of other models it was not measured."""
+    """What calling a model takes beyond its layers, before each forward's and each backward's first item; Transformers' models have one price."""
     found = np.zeros(len(program))
-    if any(line.startswith(_TRANSFORMERS) for line in program.trace.header.lines):
-        inside = np.flatnonzero(program.phase == PHASE["forward"])
+    theirs = any(line.startswith(_TRANSFORMERS) for line in program.trace.header.lines)
+    for phase, price in (("forward", "model"),) if theirs else (("forward", "call"), ("backward", "call_backward")):
+        inside = np.flatnonzero(program.phase == PHASE[phase])
         _, first = np.unique(program.micro[inside], return_index=True)
-        found[inside[first]] = profile.launch["model"]
+        found[inside[first]] = profile.launch[price]
     return found
 
 

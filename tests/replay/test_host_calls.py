@@ -67,6 +67,24 @@ def test_calling_a_model_costs_once_a_micro_step() -> None:
     assert due_to("model", asked).sum() == pytest.approx(micros * H100.launch["model"])
 
 
+def test_calling_another_model_and_its_backward_costs_once_a_micro_step() -> None:
+    written = {
+        "model": "ncf",
+        "data": {"samples": True},
+        "recipe": {"micro_batch": 16, "precision": "fp16-mixed", "accumulation": 2},
+        "machine": "h100-sxm",
+    }
+    asked = Predictor().replayer(Job.model_validate(written), 1).on(catalogue.machine("h100-sxm")).work.program
+    for price, phase in (("call", "forward"), ("call_backward", "backward")):
+        micros = len(np.unique(asked.micro[asked.phase == PHASE[phase]]))
+        assert micros == 2
+        found = due_to(price, asked)
+        assert found.sum() == pytest.approx(micros * H100.launch[price])
+        assert not found[asked.phase != PHASE[phase]].any()
+    assert not due_to("model", asked).any()
+    assert not due_to("call", program()).any()
+
+
 def test_an_operator_that_stands_for_several_costs_their_calls() -> None:
     written = {"model": "mask-rcnn", "data": {"image_size": 256}, "recipe": {"micro_batch": 1, "precision": "fp16-mixed"}, "machine": "h100-sxm"}
     asked = Predictor().replayer(Job.model_validate(written), 1).on(catalogue.machine("h100-sxm")).work.program

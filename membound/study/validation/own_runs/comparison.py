@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from membound.cost import cudnn_graphs
-from membound.cost.dispatch import prefers_cudnn
+from membound.cost.dispatch import CUDNN
 from membound.errors import MemboundError, RecordError
 from membound.measure import warm_up
 from membound.replay import lengths as replay_lengths
 from membound.spec import catalogue, fields, lengths
 from membound.spec.job import Job
 from membound.spec.machine import Machine
-from membound.study.predicting import Predictor
+from membound.study.predicting import Prediction, Predictor
 
 TRAFFIC: Final = "hbm.traffic"
 """Bytes read and written of one GPU's memory in a step, together: what a rate and a time make where no counter told read from write."""
@@ -206,7 +206,8 @@ def _compared(
         job = fields.read(Job, document["job"])
         launched = _BY_TORCHRUN if about.get("options", {}).get("launcher") == "torchrun" else {}
         machine = fields.with_values(catalogue.machine(document["machine"]["name"]), {**settings, **launched}, "machine").with_gpus(job.gpus)
-        predicted = predictor.predict(job, machine).run.document()["values"]
+        found = predictor.predict(job, machine)
+        predicted = found.run.document()["values"]
     except MemboundError as error:
         return OwnRun(name, file.name, versions, gpu, {}, str(error))
     rated = _traffic(document, machine)
@@ -214,7 +215,7 @@ def _compared(
     measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
     predicted[TRAFFIC] = _both_ways(predicted)
     varies = job.data.lengths is not None or job.data.path is not None
-    if varies and prefers_cudnn(machine.gpu) and _mostly_new(job, about):
+    if varies and _by_cudnn(found, machine) and _mostly_new(job, about):
         predicted["step.time"] = {
             key: value + cudnn_graphs.STEP * job.recipe.accumulation if key in _ENDS else value for key, value in predicted["step.time"].items()
         }
@@ -241,13 +242,19 @@ def _technique(job: Job) -> str:
     return (f"zero-{recipe.zero_stage}" if recipe.engine == "deepspeed" else recipe.engine) + (" with offload" if offloads else "")
 
 
+def _by_cudnn(found: Prediction, machine: Machine) -> bool:
+    """Whether attention is cuDNN's there, and not only preferred: 4-bit layers hand on numbers of 32 bits, which it does not take."""
+    return any(op.startswith(CUDNN) for group in found.timing.played.work.groups for op in group.on(machine.gpu).op)
+
+
 def _mostly_new(job: Job, about: dict[str, Any]) -> bool:
-    """Whether half or more of the steps that were counted met a row length that had not come up: the median step is then one of those."""
+    """Whether half or more of the micro-steps that were counted met a row length that had not come up: the median step is then made of those."""
     name, options = job.data.lengths, about.get("options", {})
     if name is None or int(options.get("warm_up", 0)) >= warm_up.steps(job):
         return False
     _, likely = replay_lengths.of(job, lengths.stored(name)).longest_of(job.recipe.micro_batch)
-    return cudnn_graphs.first_met(likely, int(options.get("warm_up", 0)), int(about.get("counted_steps") or 1)) >= 0.5
+    before, counted = int(options.get("warm_up", 0)), int(about.get("counted_steps") or 1)
+    return cudnn_graphs.first_met(likely, before * job.recipe.accumulation, counted * job.recipe.accumulation) >= 0.5
 
 
 _ENDS: Final = ("value", "low", "high")
