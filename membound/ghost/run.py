@@ -10,6 +10,7 @@ import torch
 
 from membound.ghost import autocast, choices, cudnn, device, flash_attention, handlers
 from membound.ghost.header import header, left_dense, shortened
+from membound.ghost.private.compiling import nothing_is_compiled
 from membound.ghost.private.ddp import trusting_ddp
 from membound.ghost.private.distributed import fake_process_group, real_device_meshes, unheard_sharding_propagation
 from membound.ghost.private.fakes import fake_mode, without_rules
@@ -126,6 +127,8 @@ def _haunt(job: Job, recorder: Recorder, ranks_per_node: int) -> None:
         from membound.ghost import compiled
 
         compiled.install(recorder, job.recipe)
+    else:
+        nothing_is_compiled()
     autocast.install(device.NAME)
     device.hear(_Log(recorder), min(job.gpus, ranks_per_node))
     if job.recipe.engine != "none":

@@ -23,10 +23,6 @@ USUAL: tuple[str, ...] = (
 """What every server imports. PEFT, and bitsandbytes, which it imports, are left to the children: they make tensors while they are imported, which
 the capture of a LoRA has always seen."""
 _ENGINES: Final = {"deepspeed": ("deepspeed",)}
-_COMPILER: Final = ("torch._inductor.compile_fx", "torch._dynamo.repro.after_dynamo")
-"""Most of what bitsandbytes imports for `torch.compile`, and what DeepSpeed's Muon does, which ZeRO imports as it starts: seconds. They make no
-tensors."""
-_COMPILING_OPTIMIZERS: Final = frozenset({"adafactor", "adamw-8bit", "paged-adamw-8bit"})
 _SERVER: Final = "membound.ghost.server"
 # Longest that a server may take to see that nobody needs it any more, s; it is killed then.
 _PATIENCE: Final = 1.0
@@ -34,10 +30,7 @@ _PATIENCE: Final = 1.0
 
 def imports(job: Job) -> tuple[str, ...]:
     """What a server imports before it forks the child that captures `job`."""
-    recipe = job.recipe
-    # Transformers' Adafactor comes with PEFT, and so with bitsandbytes.
-    compiles = recipe.engine == "deepspeed" or recipe.method != "full" or recipe.optimizer in _COMPILING_OPTIMIZERS
-    return (*USUAL, *_ENGINES.get(recipe.engine, ()), *(_COMPILER if compiles else ()))
+    return (*USUAL, *_ENGINES.get(job.recipe.engine, ()))
 
 
 @contextmanager

@@ -102,5 +102,6 @@ def test_a_server_imports_what_the_job_will() -> None:
         return set(imports(Job.model_validate(job))) - set(USUAL)
 
     assert of() == set()
-    assert of(engine="deepspeed", zero_stage=1) == {"deepspeed", *of(method="lora")}
-    assert "torch._inductor.compile_fx" in of(method="lora") & of(optimizer="adafactor")
+    assert of(engine="deepspeed", zero_stage=1) == {"deepspeed"}
+    # PEFT and bitsandbytes make tensors while they are imported: that is left to the child.
+    assert of(method="lora") == of(optimizer="adafactor") == set()
