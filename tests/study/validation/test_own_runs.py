@@ -10,6 +10,7 @@ import pytest
 
 from membound.errors import RecordError
 from membound.spec import catalogue
+from membound.spec.job import Job
 from membound.study.predicting import Predictor
 from membound.study.validation.own_runs import asked, comparison, page
 from membound.study.validation.own_runs.comparison import OwnRun
@@ -152,6 +153,26 @@ def test_a_hosts_pace_beside_the_job_goes_before_what_is_typical(tmp_path: Path,
     found = {run.name: run.pairs["step.time"][1] for run in comparison.compare(tmp_path, Predictor(), lambda _: None)}
     assert found["failed"] == found["alone"]
     assert found["beside"] > 5 * found["alone"]
+
+
+def test_time_in_which_nothing_runs_counts_in_every_mean() -> None:
+    def told(value: float) -> dict[str, Any]:
+        return {"value": value, "low": value / 2, "high": value * 2, "unit": "any"}
+
+    values = {"step.time": told(0.1), "gpu.busy": told(0.9), "gpu.power.mean": told(500.0), "gpu.energy.step": told(50.0), "hbm.traffic": told(1e9)}
+    found = comparison._waiting(values, 0.3, 100.0)
+    assert set(found) == set(values) - {"hbm.traffic"}
+    assert found["step.time"] == {"value": pytest.approx(0.4), "low": pytest.approx(0.35), "high": pytest.approx(0.5), "unit": "any"}
+    assert found["gpu.busy"]["value"] == pytest.approx(0.225)
+    assert found["gpu.power.mean"]["value"] == pytest.approx(200.0)
+    # Energy is power over time, with what was added as without.
+    assert found["gpu.energy.step"]["value"] == pytest.approx(found["gpu.power.mean"]["value"] * found["step.time"]["value"])
+
+
+@pytest.mark.parametrize(("steps", "feed", "met"), [(43, "rows", 405), (300, "rows", 512), (43, "planned", 512), (None, "rows", 512)])
+def test_memory_is_compared_at_the_longest_row_that_a_run_met(steps: int | None, feed: str, met: int) -> None:
+    written = {"model": "tiny", "data": {"lengths": "alpaca", "max_length": 512}, "recipe": {"micro_batch": 4}, "gpus": 1}
+    assert comparison._longest_met(Job.model_validate(written), {"options": {"steps": steps, "feed": feed}}) == met
 
 
 @pytest.mark.parametrize(("gpus", "paced", "expected"), [(1, False, 1.2), (2, False, 1.32), (2, True, 2.0)])

@@ -49,7 +49,8 @@ A run whose GPU was busy {BUSY:.0%} of the time or more counts as bound by its G
 host to host and from minute to minute by a factor of two ([time.md](time.md)); they are shown, and counted, all the same. Where rows differ in
 length, cuDNN builds an execution graph for each length that it meets for the first time. Runs of varying lengths warm up for a round of their rows
 or for some hundreds of steps; of one that did not, and met new lengths in most of its steps, {1e3 * cudnn_graphs.STEP:.0f} ms a micro-step, measured
-alone, stand in the predicted step's time, and in nothing else of it.
+alone, are added to the predicted step, in which the GPU does nothing: to its time and energy, and so to the means of power, HBM use and busy.
+Memory is planned for a row at the cap; of a run that was fed none so long, it is compared at the longest that it was fed.
 
 HBM bytes are those of one GPU in a step, read and written together: measured, the share of the peak bandwidth that NVML's GPM tells, times that
 peak, times the mean time of the same marked steps, or, where they were counted, what the GPU's own counters say. Unlike HBM use, which is a rate,
