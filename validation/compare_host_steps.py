@@ -26,6 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from membound.cost.launch import MODEL_CODE  # noqa: E402
 from membound.cost.profile import Profile, profile_of  # noqa: E402
 from membound.replay import host_calls  # noqa: E402
 from membound.spec import catalogue  # noqa: E402
@@ -103,7 +104,7 @@ def of_chain(count: int, cast: bool, prices: Mapping[str, float]) -> tuple[float
     with Counted() as back:
         loss.backward()
     forward = ahead.kernels * prices["kernel"] + ahead.views * prices["view"] + (count + 1) * prices["module"]
-    return 1.52 * forward, 1.52 * (back.kernels * prices["backward"] + back.views * prices["view_backward"])
+    return MODEL_CODE * forward, MODEL_CODE * (back.kernels * prices["backward"] + back.views * prices["view_backward"])
 
 
 def calls(times: Times, prices: Mapping[str, float]) -> None:

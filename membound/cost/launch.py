@@ -52,7 +52,7 @@ _FEW: Final = 8
 # What a layer of real model code takes over the sum of its calls, each measured alone and hundreds of times in a row: Python between the calls, and
 # caches that other code has used since. Median of four models on two hosts, 1.29 to 1.94 (validation/compare_host.py; docs/laws.md). Engines' own
 # Python and optimizers were measured in place.
-_MODEL_CODE: Final = 1.52
+MODEL_CODE: Final = 1.52
 
 Column = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -74,7 +74,7 @@ def launch_seconds(
     many = np.maximum(tensors - _FEW, 0) * prices["tensor"]
     # Within autograd's thread no module is entered.
     around = views * np.where(backward, prices["view_backward"], prices["view"]) + modules * np.where(backward, 0.0, prices["module"])
-    slower = np.where(model, _MODEL_CODE, 1.0)
+    slower = np.where(model, MODEL_CODE, 1.0)
     calls = own * np.where(kernel, slower, 1.0) + many + around * slower
     return np.asarray(calls if hooks is None else calls + hooks, np.float64)
 

@@ -22,6 +22,9 @@ _LATENCY: Final = 2.5e-6
 # Pageable memory is first copied into the driver's pinned buffers by one core, B/s: with the link after it 5.7 to 6.6 GB/s to the GPU for batches of
 # 4 to 128 MiB that are other ones each time (validation/kernels/h200-by-row.csv), as a step's are; the same one again and again at up to 13 GB/s.
 _STAGING: Final = 6.8e9
+BUFFERED: Final = 1 << 20
+"""Pageable memory that the driver takes into these buffers at once, B; a copy of more holds the host until it is over, asked to or not: behind 20 ms
+of work, 1 MiB comes back in 0.2 ms and 4 MiB in 20 (validation/kernels/h200-host-steps.csv, family copy)."""
 
 
 def copy_seconds(nbytes: Floats, pinned: npt.NDArray[np.bool_], machine: Machine, ranks_on_node: int, locked: float = 0.0) -> Spent:

@@ -112,7 +112,9 @@ class Marks:
         """No more marks."""
         self._closed.set()
         try:
-            self.flush()
+            # A disk that has refused lines has been told of.
+            if self._refused is None:
+                self.flush()
         finally:
             self._file.close()
 

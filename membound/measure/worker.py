@@ -126,6 +126,8 @@ def _run(plan: Plan, rank: Rank, notes: marks.Marks, where: dict[str, Any]) -> N
         used = used_memory(_uuid(device)) if device.type == "cuda" else None
         notes.note("peaks", used=used, **memory.peaks())
     notes.note("done")
+    # Here, where a disk that refuses is the run's failure.
+    notes.flush()
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from membound.cost.embedding import GATHERS
+from membound.cost.pcie import BUFFERED
 from membound.cost.softmax import UNREAD
 from membound.replay.knots import Knots
 from membound.replay.operands import Operands
@@ -30,12 +31,9 @@ KEPT: Final = ("kernel", "copy_h2d", "copy_d2h", "collective", "host", "record",
 # each as soon as backward has filled it. The ghost captures them as one.
 _BUCKET: Final = 25 << 20
 
-# Ordinary memory that the driver takes into its own buffers at once, B: 1 MiB is, behind 20 ms of work, 4 MiB are not
-# (validation/kernels/h200-host-steps.csv, family copy).
-_BUFFERED: Final = 1 << 20
 # Operators that ask the GPU how many there are of something, and wait for its answer: nms of what it keeps, pooling of each level's regions
 # (membound/programs/vision_operators.py). After each parameter's step bitsandbytes waits for the GPU (its optim/optimizer.py, sync_gpu).
-WAITED: Final = frozenset(
+_WAITED: Final = frozenset(
     {
         "membound.nms", "membound.roi_align", "membound.roi_align_backward",
         "bitsandbytes.optimizer_update_8bit_blockwise", "bitsandbytes.optimizer_update_32bit",
@@ -87,7 +85,7 @@ class Program:
     @functools.cached_property
     def waited(self) -> npt.NDArray[np.bool_]:
         """Whether the host waits within the item for what it launches, [n]."""
-        named = np.array([name.rpartition(".")[0] in WAITED for name in self.trace.header.ops], np.bool_)
+        named = np.array([name.rpartition(".")[0] in _WAITED for name in self.trace.header.ops], np.bool_)
         return np.asarray(named[self.op], np.bool_)
 
     @functools.cached_property
@@ -152,7 +150,7 @@ def compiled(trace: Trace, other: Trace | None = None) -> Program:
 def _held(operands: Operands, kind: Column, nbytes: Column) -> npt.NDArray[np.bool_]:
     """Copies to the GPU that hold the host although they are asked not to: of more ordinary memory than the driver's own buffers take."""
     ordinary = np.bincount(operands.item, operands.place[operands.storage] == PLACE["host"], len(kind)) > 0
-    return np.asarray((kind == KIND["copy_h2d"]) & ordinary & (nbytes > _BUFFERED), np.bool_)
+    return np.asarray((kind == KIND["copy_h2d"]) & ordinary & (nbytes > BUFFERED), np.bool_)
 
 
 def _named(trace: Trace, rows: Column, operators: frozenset[str]) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ from membound.errors import RecordError
 from membound.spec import catalogue
 from membound.spec.job import Job
 from membound.study.predicting import Predictor
-from membound.study.validation.own_runs import asked, comparison, page
+from membound.study.validation.own_runs import alike, asked, comparison, page
 from membound.study.validation.own_runs.comparison import OwnRun
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -160,7 +160,7 @@ def test_time_in_which_nothing_runs_counts_in_every_mean() -> None:
         return {"value": value, "low": value / 2, "high": value * 2, "unit": "any"}
 
     values = {"step.time": told(0.1), "gpu.busy": told(0.9), "gpu.power.mean": told(500.0), "gpu.energy.step": told(50.0), "hbm.traffic": told(1e9)}
-    found = comparison._waiting(values, 0.3, 100.0)
+    found = alike.waiting(values, 0.3, 100.0)
     assert set(found) == set(values) - {"hbm.traffic"}
     assert found["step.time"] == {"value": pytest.approx(0.4), "low": pytest.approx(0.35), "high": pytest.approx(0.5), "unit": "any"}
     assert found["gpu.busy"]["value"] == pytest.approx(0.225)
@@ -172,7 +172,7 @@ def test_time_in_which_nothing_runs_counts_in_every_mean() -> None:
 @pytest.mark.parametrize(("steps", "feed", "met"), [(43, "rows", 405), (300, "rows", 512), (43, "planned", 512), (None, "rows", 512)])
 def test_memory_is_compared_at_the_longest_row_that_a_run_met(steps: int | None, feed: str, met: int) -> None:
     written = {"model": "tiny", "data": {"lengths": "alpaca", "max_length": 512}, "recipe": {"micro_batch": 4}, "gpus": 1}
-    assert comparison._longest_met(Job.model_validate(written), {"options": {"steps": steps, "feed": feed}}) == met
+    assert alike.longest_met(Job.model_validate(written), {"options": {"steps": steps, "feed": feed}}) == met
 
 
 @pytest.mark.parametrize(("gpus", "paced", "expected"), [(1, False, 1.2), (2, False, 1.32), (2, True, 2.0)])

@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from membound.cost import cudnn_graphs
-from membound.cost.dispatch import CUDNN
-from membound.cost.power import energy_of
 from membound.errors import MemboundError, RecordError
-from membound.measure import warm_up
-from membound.replay import lengths as replay_lengths
-from membound.spec import catalogue, fields, lengths
+from membound.spec import catalogue, fields
 from membound.spec.job import Job
 from membound.spec.machine import Machine
-from membound.study.predicting import Prediction, Predictor
+from membound.study.predicting import Predictor
+from membound.study.validation.own_runs.alike import ENDS, as_run
 
 TRAFFIC: Final = "hbm.traffic"
 """Bytes read and written of one GPU's memory in a step, together: what a rate and a time make where no counter told read from write."""
@@ -207,14 +203,7 @@ def _compared(
         job = fields.read(Job, document["job"])
         launched = _BY_TORCHRUN if about.get("options", {}).get("launcher") == "torchrun" else {}
         machine = fields.with_values(catalogue.machine(document["machine"]["name"]), {**settings, **launched}, "machine").with_gpus(job.gpus)
-        found = predictor.predict(job, machine)
-        predicted = found.run.document()["values"]
-        longest = _longest_met(job, about)
-        if longest < job.data.cap:
-            # Memory is planned for rows at the cap, of which this run met none.
-            shorter = job.model_copy(update={"data": job.data.model_copy(update={"max_length": longest})})
-            at_longest = predictor.predict(shorter, machine).run.document()["values"]
-            predicted |= {name: at_longest[name] for name in _PEAKS}
+        predicted = as_run(job, machine, about, predictor)
     except MemboundError as error:
         return OwnRun(name, file.name, versions, gpu, {}, str(error))
     rated = _traffic(document, machine)
@@ -222,9 +211,6 @@ def _compared(
     measured = {**document["values"], TRAFFIC: {"value": traffic} if traffic else {}}
     predicted[TRAFFIC] = _both_ways(predicted)
     varies = job.data.lengths is not None or job.data.path is not None
-    if varies and _by_cudnn(found, machine) and _mostly_new(job, about):
-        still = machine.gpu.power.idle + energy_of(machine.gpu).active
-        predicted |= _waiting(predicted, cudnn_graphs.STEP * job.recipe.accumulation, still)
     pairs = {quantity: _pair(measured.get(quantity, {}), predicted.get(quantity, {})) for quantity in QUANTITIES}
     known = {quantity: pair for quantity, pair in pairs.items() if pair is not None}
     return OwnRun(name, file.name, versions, gpu, known, None, _technique(job), rated, counted, varies)
@@ -248,51 +234,6 @@ def _technique(job: Job) -> str:
     return (f"zero-{recipe.zero_stage}" if recipe.engine == "deepspeed" else recipe.engine) + (" with offload" if offloads else "")
 
 
-_PEAKS: Final = ("gpu.memory.allocated.peak", "gpu.memory.reserved.peak", "gpu.memory.used.peak")
-
-
-def _longest_met(job: Job, about: dict[str, Any]) -> int:
-    """Tokens of the longest row that the run was fed: stored lengths come in their order. The cap where they are not stored, or not fed."""
-    options = about.get("options", {})
-    if job.data.lengths is None or options.get("feed") != "rows" or not options.get("steps"):
-        return job.data.cap
-    rows = lengths.stored(job.data.lengths)[: lengths.ROWS]
-    fed = int(options["steps"]) * job.recipe.accumulation * job.recipe.micro_batch * job.gpus
-    return min(max(rows[:fed]), job.data.cap)
-
-
-def _by_cudnn(found: Prediction, machine: Machine) -> bool:
-    """Whether attention is cuDNN's there, and not only preferred: 4-bit layers hand on numbers of 32 bits, which it does not take."""
-    return any(op.startswith(CUDNN) for group in found.timing.played.work.groups for op in group.on(machine.gpu).op)
-
-
-def _mostly_new(job: Job, about: dict[str, Any]) -> bool:
-    """Whether half or more of the micro-steps that were counted met a row length that had not come up: the median step is then made of those."""
-    name, options = job.data.lengths, about.get("options", {})
-    if name is None or int(options.get("warm_up", 0)) >= warm_up.steps(job):
-        return False
-    _, likely = replay_lengths.of(job, lengths.stored(name)).longest_of(job.recipe.micro_batch)
-    before, counted = int(options.get("warm_up", 0)), int(about.get("counted_steps") or 1)
-    return cudnn_graphs.first_met(likely, before * job.recipe.accumulation, counted * job.recipe.accumulation) >= 0.5
-
-
-_ENDS: Final = ("value", "low", "high")
-
-
-def _waiting(values: dict[str, Any], seconds: float, watts: float) -> dict[str, Any]:
-    """What of `values` is another where each step has so many `seconds` more in which nothing runs, and the board draws `watts`."""
-    step = values["step.time"]["value"]
-    share = step / (step + seconds)
-    scaled = {
-        "step.time": (1.0, seconds), "gpu.busy": (share, 0.0), "hbm.utilisation.mean": (share, 0.0),
-        "gpu.power.mean": (share, watts * (1 - share)), "gpu.energy.step": (1.0, watts * seconds),
-    }  # fmt: skip
-    return {
-        name: {key: value * factor + more if key in _ENDS else value for key, value in values[name].items()}
-        for name, (factor, more) in scaled.items() if "value" in values.get(name, {})
-    }  # fmt: skip
-
-
 def _traffic(document: dict[str, Any], machine: Machine | None) -> float | None:
     """Measured bytes a step: counted each way, or the mean rate over the marked steps times the mean time of the same steps.
 
@@ -311,7 +252,7 @@ def _traffic(document: dict[str, Any], machine: Machine | None) -> float | None:
 def _both_ways(values: dict[str, Any]) -> dict[str, Any]:
     """Bytes read and written together, its band from the ends of both; empty unless both are there."""
     ways = [values.get(f"hbm.traffic.{way}", {}) for way in ("read", "write")]
-    return {key: sum(float(way[key]) for way in ways) for key in _ENDS} if all("value" in way for way in ways) else {}
+    return {key: sum(float(way[key]) for way in ways) for key in ENDS} if all("value" in way for way in ways) else {}
 
 
 def _pair(measured: dict[str, Any], predicted: dict[str, Any]) -> tuple[float, float, float, float] | None:
